@@ -1,0 +1,174 @@
+package config
+
+import (
+	"net"
+	"strings"
+	"time"
+)
+
+const maxSeconds = 10 * 365 * 24 * 3600 // ten years: no sensible setting is longer
+
+// Names that Kinto's files use for backends. Only those of memory mean anything here.
+const (
+	memoryStorage    = "kinto.core.storage.memory"
+	memoryPermission = "kinto.core.permission.memory"
+	memoryCache      = "kinto.core.cache.memory"
+)
+
+func serverSettings() []Setting {
+	return []Setting{
+		{Name: "server.host", Default: "127.0.0.1", Doc: "Address or name to listen on.",
+			check: notEmpty, field: func(c *Config) any { return &c.HTTP.Host }},
+		{Name: "server.port", Default: "%(http_port)s", Max: 65535, Doc: "TCP port to listen on; `%(http_port)s` is 8888 unless a flag says otherwise; 0 takes a free one.",
+			field: func(c *Config) any { return &c.HTTP.Port }},
+	}
+}
+
+// kintoSettings are Kinto's names that have an effect here, with Kinto's defaults
+// (kinto/__init__.py over kinto/core/__init__.py), except for storage_backend: a
+// backend that is not named is durable.
+func kintoSettings() []Setting {
+	return append(append(requestSettings(), backendSettings()...), projectSettings()...)
+}
+
+func requestSettings() []Setting {
+	return []Setting{
+		{Name: "readonly", Default: "false", Doc: "Refuse every write with 405.",
+			field: func(c *Config) any { return &c.ReadOnly }},
+		{Name: "batch_max_requests", Default: "25", Min: 1, Max: 10000, Doc: "Requests in one batch.",
+			field: func(c *Config) any { return &c.Limits.BatchRequests }},
+		{Name: "paginate_by", Optional: true, Max: 1_000_000, Doc: "Default and largest page; empty: no default.",
+			field: func(c *Config) any { return &c.Limits.PaginateBy }},
+		{Name: "storage_max_fetch_size", Default: "10000", Min: 1, Max: 1_000_000, Doc: "Hard bound of one page.",
+			field: func(c *Config) any { return &c.Limits.FetchSize }},
+		{Name: "pagination_token_validity_seconds", Default: "600", Min: 1, Max: maxSeconds, Unit: time.Second, Doc: "How long the token of a paginated DELETE is valid.",
+			field: func(c *Config) any { return &c.Timeouts.PageToken }},
+		{Name: "explicit_permissions", Default: "true", Doc: "Add the creator to the `write` permission of what he creates.",
+			field: func(c *Config) any { return &c.ExplicitPermissions }},
+		{Name: "heartbeat_timeout_seconds", Default: "10", Min: 1, Max: 3600, Unit: time.Second, Doc: "Bound of each check of `__heartbeat__`.",
+			field: func(c *Config) any { return &c.Timeouts.Heartbeat }},
+		{Name: "retry_after_seconds", Default: "3", Min: 1, Max: maxSeconds, Unit: time.Second, Doc: "`Retry-After` of answers that ask to come again.",
+			field: func(c *Config) any { return &c.Timeouts.RetryAfter }},
+		{Name: "http_scheme", Doc: "Scheme of the URLs that the server makes; empty: the request's.", check: oneOf("", "http", "https"),
+			field: func(c *Config) any { return &c.HTTP.PublicScheme }},
+		{Name: "http_host", Doc: "Host and port of the URLs that the server makes; empty: the request's.", check: noSpace,
+			field: func(c *Config) any { return &c.HTTP.PublicHost }},
+	}
+}
+
+func backendSettings() []Setting {
+	// The three backends share a place: all that remains of them is Config.Memory,
+	// which Load derives from the storage backend's name.
+	ignored := func(*Config) any { return new(string) }
+	return []Setting{
+		{Name: "includes", Doc: "Plugins to load, by Kinto's names.", field: func(c *Config) any { return &c.Includes }},
+		{Name: "userid_hmac_secret", Secret: true, Doc: "Key of the HMAC that makes a basic auth user's id.",
+			field: func(c *Config) any { return &c.Auth.UserIDSecret }},
+		{Name: "multiauth.policies", Doc: "Names of the authentication policies, in the order in which they are tried; none: everybody is anonymous.",
+			field: func(*Config) any { return new([]string) }},
+		{Name: "event_listeners", Doc: "Names of the notifiers.", field: func(*Config) any { return new([]string) }},
+		{Name: "storage_backend", check: backend(memoryStorage), Doc: "Empty: durable and replicated; `" + memoryStorage + "`: nothing outlives the process, and a single node only.", field: ignored},
+		{Name: "permission_backend", check: backend(memoryPermission), Doc: "Empty or `" + memoryPermission + "`; permissions live with the objects either way.", field: ignored},
+		{Name: "cache_backend", check: backend(memoryCache), Doc: "Empty or `" + memoryCache + "`; there is no separate cache either way.", field: ignored},
+	}
+}
+
+func projectSettings() []Setting {
+	return []Setting{
+		{Name: "project_name", Default: "kinto", Doc: "Name in the hello view.", field: func(c *Config) any { return &c.Project.Name }},
+		{Name: "project_version", Doc: "Version in the hello view; empty: the program's.", field: func(c *Config) any { return &c.Project.Version }},
+		{Name: "project_docs", Default: "https://kinto.readthedocs.io/", Doc: "`url` in the hello view.", field: func(c *Config) any { return &c.Project.Docs }},
+		{Name: "error_info_link", Default: "https://github.com/Kinto/kinto/issues/", Doc: "`info` in the body of an error.",
+			field: func(c *Config) any { return &c.Project.ErrorInfoLink }},
+		{Name: "version_json_path", Default: "version.json", Doc: "File that `__version__` sends.", field: func(c *Config) any { return &c.Project.VersionJSONPath }},
+		{Name: "root_cache_expires_seconds", Default: "86400", Max: maxSeconds, Unit: time.Second, Doc: "How long the hello view may be cached.",
+			field: func(c *Config) any { return &c.Project.RootCacheExpires }},
+	}
+}
+
+// principalSettings are the grants by settings of Kinto 5.3, one row for each
+// resource and permission.
+func principalSettings() []Setting {
+	var rows []Setting
+	for _, resource := range []string{"bucket", "collection", "group", "record"} {
+		for _, permission := range []string{"create", "read", "write"} {
+			key := resource + "_" + permission
+			row := Setting{Name: key + "_principals", Doc: "Who may " + permission + " " + resource + "s, whatever their own permissions say.",
+				field: func(c *Config) any { return grant{c.Principals, key} }}
+			if key == "bucket_create" {
+				row.Default = "system.Authenticated"
+			}
+			rows = append(rows, row)
+		}
+	}
+	return rows
+}
+
+// nameGroup lists names of Kinto that are accepted and have no effect yet.
+type nameGroup struct{ names, what string }
+
+// kintoWithoutEffect must hold every name that Kinto documents and that no row has,
+// so that a file that works for Kinto is not called wrong. `*` stands for any text.
+// Specific names come before the patterns that would match them too.
+func kintoWithoutEffect() []nameGroup {
+	return []nameGroup{
+		{"storage_url permission_url cache_url *_pool_size *_max_overflow *_pool_recycle *_pool_timeout *_max_backlog *_poolclass " +
+			"*_max_size_bytes cache_prefix cache_hosts sqlalchemy.*", "Kinto's databases"},
+		{"default_bucket_hmac_secret", "the default bucket"},
+		{"account_*_principals account_cache_ttl_seconds account_validation* account_password_*", "accounts"},
+		{"permissions_read_principals experimental_permissions_endpoint", "`/permissions`"},
+		{"*_principals", "grants on other resources"},
+		{"experimental_collection_schema_validation", "JSON schema"},
+		{"multiauth.authorization_policy multiauth.groupfinder", "authorization, always Kinto's own rules"},
+		{"id_generator *_id_generator", "generators of ids, always Kinto's own"},
+		{"cors_origins cors_max_age_seconds cornice.*", "CORS"},
+		{"version_prefix_redirect_* trailing_slash_redirect_*", "redirects"},
+		{"backoff backoff_percentage eos eos_message eos_url", "backoff and end of service"},
+		{"*_cache_expires_seconds", "caching by clients"},
+		{"plural_*_enabled object_*_enabled", "disabled endpoints"},
+		{"history.* attachment.* signer.* kinto-emailer.* mail.* quotas.* changes.* openid.*", "plugins"},
+		{"admin_assets_path", "the admin"},
+		{"prometheus_* metrics_matchdict_fields statsd_* sentry_* newrelic_* profiler_enabled profiler_dir", "metrics and tracing"},
+		{"settings_prefix http_api_version initialization_sequence json_renderer logging_renderer transaction_per_request tm.* retry.* pyramid.* " +
+			"debugtoolbar.* handle_exceptions available_languages swagger_file", "internals of the Python server"},
+	}
+}
+
+func notEmpty(text string) (string, bool) { return "a text that is not empty", text != "" }
+
+func noSpace(text string) (string, bool) {
+	return "HOST or HOST:PORT", !strings.ContainsAny(text, " \t\r\n/")
+}
+
+func oneOf(values ...string) func(string) (string, bool) {
+	return func(text string) (string, bool) {
+		for _, value := range values {
+			if text == value {
+				return "", true
+			}
+		}
+		return strings.Join(values[1:], ", ") + ", or empty", false
+	}
+}
+
+func backend(memory string) func(string) (string, bool) {
+	return func(text string) (string, bool) {
+		return "remove the line for quinto's own replicated and durable store, which needs no database, or name " + memory,
+			text == "" || text == memory
+	}
+}
+
+// loopbackAddress holds until the cluster port has TLS (design D14): its traffic is
+// plain, so it must not leave the machine.
+func loopbackAddress(text string) (string, bool) {
+	const allowed = "HOST:PORT on 127.0.0.1, ::1 or localhost, as traffic between nodes is not encrypted yet"
+	if text == "" {
+		return allowed, true
+	}
+	host, port, err := net.SplitHostPort(text)
+	if err != nil || port == "" {
+		return allowed, false
+	}
+	ip := net.ParseIP(host)
+	return allowed, host == "localhost" || ip != nil && ip.IsLoopback()
+}
