@@ -1,0 +1,313 @@
+package fsm
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"sort"
+
+	"github.com/cockroachdb/pebble/v2"
+)
+
+// Window of remembered requests: an effect is kept for at least RequestWindow
+// (by the entries' clock) and RequestCount writes, but never beyond
+// RequestBytes. They decide what Apply does, so they are part of feature
+// level 1 and not a setting of a node.
+const (
+	RequestWindow  Timestamp = 10 * 60 * 1000 // ms
+	RequestCount             = 100_000
+	RequestBytes             = 256 << 20
+	evictPerTxn              = 4
+	FeatureLevel1  uint32    = 1
+	FeatureCurrent           = FeatureLevel1 // highest level this binary knows
+)
+
+// Bump is Kinto's rule for the time of a write into a list whose timestamp is
+// list (kinto/core/storage/memory.py, bump_timestamp): without a wish
+// max(now, list+1); a wish equal to the list's timestamp is raised by one; a
+// greater one becomes the list's; a past one is kept and leaves the list
+// alone. exact keeps the wish whatever it is (import).
+func Bump(list, now, wish Timestamp, hasWish, exact bool) (object, newList Timestamp) {
+	switch {
+	case !hasWish:
+		object = max(now, list+1)
+		return object, object
+	case exact:
+		return wish, max(wish, list)
+	case wish == list:
+		return list + 1, list + 1
+	default:
+		return wish, max(wish, list)
+	}
+}
+
+// applier performs the transactions of some entries on one indexed batch, so
+// that each sees the effects of those before it and all reach the store at
+// once, with the applied index.
+type applier struct {
+	batch *pebble.Batch
+	meta  meta
+	lists map[Path]*ListInfo  // read or changed in this batch; written by finish
+	known map[Path]indexEntry // index rows as the batch leaves them: compares of one group repeat
+	since map[string]Revision // the same for memberships
+}
+
+func newApplier(db *pebble.DB, m meta) *applier {
+	return &applier{batch: db.NewIndexedBatch(), meta: m, lists: map[Path]*ListInfo{}, known: map[Path]indexEntry{}, since: map[string]Revision{}}
+}
+
+// group applies one entry. An error means that nothing of it was applied and
+// the node must halt.
+func (a *applier) group(data []byte) ([]Result, error) {
+	g, err := DecodeGroup(data)
+	if err != nil {
+		return nil, err
+	}
+	switch {
+	case a.meta.ClusterID == "":
+		a.meta.ClusterID = g.ClusterID
+	case a.meta.ClusterID != g.ClusterID:
+		return nil, fmt.Errorf("%w: entry of cluster %q in the state of %q", ErrCorrupt, g.ClusterID, a.meta.ClusterID)
+	}
+	results := make([]Result, len(g.Txns))
+	sum := sha256.New()
+	sum.Write(a.meta.StateHash[:])
+	sum.Write(data)
+	for i := range g.Txns {
+		if results[i], err = a.txn(&g.Txns[i]); err != nil {
+			return nil, err
+		}
+		sum.Write(digest(nil, &results[i]))
+	}
+	sum.Sum(a.meta.StateHash[:0])
+	return results, nil
+}
+
+// digest is what the rolling hash sees of a result: a node that decided
+// otherwise, or gave another time or revision, differs from here on.
+func digest(b []byte, r *Result) []byte {
+	b = binary.BigEndian.AppendUint64(b, uint64(r.Revision))
+	for _, o := range r.Objects {
+		b = binary.BigEndian.AppendUint64(b, uint64(o.Revision))
+		b = binary.BigEndian.AppendUint64(b, uint64(o.LastModified))
+	}
+	if r.Conflict != nil {
+		b = append(b, 'c')
+	}
+	if r.Replayed != nil {
+		b = append(b, 'r')
+	}
+	return b
+}
+
+func (a *applier) txn(t *Txn) (Result, error) {
+	a.meta.Clock = max(a.meta.Clock, t.Now)
+	if len(t.RequestID) > 0 {
+		v, found, err := a.get(key(spaceRequest, string(t.RequestID)))
+		if err != nil {
+			return Result{}, err
+		}
+		if found {
+			stored := &StoredRequest{}
+			err := decodeRequest(v, stored)
+			return Result{Revision: a.meta.Revision, Replayed: stored}, err
+		}
+	}
+	for i := range t.Compares {
+		holds, err := a.holds(&t.Compares[i])
+		if err != nil {
+			return Result{}, err
+		}
+		if !holds {
+			return Result{Revision: a.meta.Revision, Conflict: &t.Compares[i]}, nil
+		}
+	}
+	r := Result{Objects: make([]Object, len(t.Ops))}
+	for i := range t.Ops {
+		o, err := a.op(t, i)
+		if err != nil {
+			return Result{}, err
+		}
+		r.Objects[i] = o
+	}
+	r.Revision = a.meta.Revision
+	return r, a.remember(t, &r)
+}
+
+func (a *applier) holds(c *Compare) (bool, error) {
+	switch c.Kind {
+	case CompareObject:
+		e, _, err := a.index(Path(c.Key))
+		return e.Revision == c.Revision, err
+	case CompareList:
+		l, err := a.list(Path(c.Key))
+		return err == nil && l.Revision == c.Revision, err
+	default:
+		r, err := a.memberSince(c.Key)
+		return r == c.Revision, err
+	}
+}
+
+func (a *applier) memberSince(principal string) (Revision, error) {
+	if r, ok := a.since[principal]; ok {
+		return r, nil
+	}
+	var n uint64
+	v, found, err := a.get(key(spaceMemberAt, principal))
+	if err == nil && found {
+		n, err = decodeNumber(v)
+	}
+	a.since[principal] = Revision(n)
+	return Revision(n), err
+}
+
+func (a *applier) op(t *Txn, i int) (Object, error) {
+	o := &t.Ops[i]
+	switch o.Type {
+	case OpPut:
+		return a.put(t, i)
+	case OpPutTombstone, OpDelete, OpDeleteTree:
+		return a.remove(t, i)
+	case OpSetListTimestamp:
+		return Object{}, a.setListTimestamp(t, o)
+	case OpPurgeTombstones:
+		return Object{}, a.purge(o)
+	case OpTrimEvents:
+		return Object{}, a.trim(o.Revision)
+	case OpRegisterNotifier, OpForgetNotifier, OpAdvanceCursor:
+		return Object{}, a.notifier(o)
+	case OpSetFeatureLevel:
+		a.meta.FeatureLevel = max(a.meta.FeatureLevel, o.Level)
+		return Object{}, nil
+	case OpSetSetting:
+		if o.Value == nil {
+			return Object{}, a.batch.Delete(key(spaceSetting, o.Name), nil)
+		}
+		return Object{}, a.set(key(spaceSetting, o.Name), o.Value)
+	default:
+		return Object{}, fmt.Errorf("%w: op %d", ErrUnknownType, o.Type)
+	}
+}
+
+// remember stores what a retry of t needs and evicts what the window let go.
+func (a *applier) remember(t *Txn, r *Result) error {
+	if len(t.RequestID) == 0 || len(t.Ops) == 0 {
+		return nil
+	}
+	stored := StoredRequest{Hash: t.RequestHash, Revision: r.Revision, Now: t.Now, Reply: t.Reply, Refs: make([]Ref, len(t.Ops))}
+	for i, o := range r.Objects {
+		stored.Refs[i] = Ref{Path: t.Ops[i].Path, Revision: o.Revision, LastModified: o.LastModified, Deleted: o.Deleted}
+	}
+	v := encodeRequest(&stored)
+	order := binary.BigEndian.AppendUint64(make([]byte, 0, 16+len(t.RequestID)), uint64(a.meta.Clock))
+	order = binary.BigEndian.AppendUint64(order, uint64(len(v)))
+	order = append(order, t.RequestID...)
+	if err := errors.Join(a.set(key(spaceRequest, string(t.RequestID)), v), a.set(keyNumber(spaceRequests, a.meta.RequestNext), order)); err != nil {
+		return err
+	}
+	a.meta.RequestNext++
+	a.meta.RequestBytes += uint64(len(v))
+	for n := 0; n < evictPerTxn; n++ {
+		if done, err := a.evict(); done || err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// evict forgets the oldest request when the window allows it or the bound on
+// bytes demands it; done says that there was nothing to do.
+func (a *applier) evict() (done bool, err error) {
+	m := &a.meta
+	full := m.RequestBytes > RequestBytes
+	if !full && m.RequestNext-m.RequestFirst <= RequestCount {
+		return true, nil
+	}
+	v, found, err := a.get(keyNumber(spaceRequests, m.RequestFirst))
+	if err != nil || !found || len(v) < 16 {
+		return true, err
+	}
+	if !full && Timestamp(binary.BigEndian.Uint64(v))+RequestWindow > m.Clock {
+		return true, nil
+	}
+	err = errors.Join(a.batch.Delete(key(spaceRequest, string(v[16:])), nil), a.batch.Delete(keyNumber(spaceRequests, m.RequestFirst), nil))
+	m.RequestFirst++
+	m.RequestBytes -= min(m.RequestBytes, binary.BigEndian.Uint64(v[8:]))
+	return false, err
+}
+
+// finish writes what the batch kept in memory and the position of the log.
+func (a *applier) finish(appliedKey []byte) error {
+	paths := make([]string, 0, len(a.lists))
+	for p := range a.lists {
+		paths = append(paths, string(p))
+	}
+	sort.Strings(paths)
+	for _, p := range paths {
+		l := a.lists[Path(p)]
+		if *l == (ListInfo{}) {
+			continue
+		}
+		if err := a.set(key(spaceList, p), encodeList(l)); err != nil {
+			return err
+		}
+	}
+	m := &a.meta
+	return errors.Join(
+		a.set(metaKey(), encodeMeta(m)),
+		a.set(entryKey(), encodeEntry(m.Index, m.Term)),
+		a.set(appliedKey, binary.BigEndian.AppendUint64(nil, m.Index)))
+}
+
+func (a *applier) set(k, v []byte) error { return a.batch.Set(k, v, nil) }
+
+func (a *applier) get(k []byte) ([]byte, bool, error) { return readCopy(a.batch, k) }
+
+// readCopy reads k and copies the value out of the store's memory.
+func readCopy(r pebble.Reader, k []byte) ([]byte, bool, error) {
+	v, closer, err := r.Get(k)
+	if errors.Is(err, pebble.ErrNotFound) {
+		return nil, false, nil
+	}
+	if err != nil {
+		return nil, false, err
+	}
+	v = bytes.Clone(v)
+	return v, true, closer.Close()
+}
+
+func (a *applier) index(p Path) (indexEntry, bool, error) {
+	if e, ok := a.known[p]; ok {
+		return e, e.Revision != 0, nil
+	}
+	e, found, err := readIndex(a.batch, p)
+	a.known[p] = e
+	return e, found, err
+}
+
+func readIndex(r pebble.Reader, p Path) (indexEntry, bool, error) {
+	v, closer, err := r.Get(indexKey(p))
+	if errors.Is(err, pebble.ErrNotFound) {
+		return indexEntry{}, false, nil
+	}
+	if err != nil {
+		return indexEntry{}, false, err
+	}
+	e, err := decodeIndex(v)
+	return e, true, errors.Join(err, closer.Close())
+}
+
+func (a *applier) list(p Path) (*ListInfo, error) {
+	if l, ok := a.lists[p]; ok {
+		return l, nil
+	}
+	l := &ListInfo{}
+	v, found, err := a.get(key(spaceList, string(p)))
+	if err == nil && found {
+		err = decodeList(v, l)
+	}
+	a.lists[p] = l
+	return l, err
+}

@@ -1,0 +1,234 @@
+package fsm
+
+import (
+	"maps"
+	"slices"
+	"sort"
+	"strings"
+)
+
+// Overlay lays the ops of one transaction over a Reader, so that the later
+// parts of a batch are decided on the state that the earlier ones leave. It
+// predicts times with Apply's own rule; whoever reads a predicted one depends
+// on the list's timestamp, and Pins names the lists that must then be compared
+// (docs/adr/0002-batch-overlay.md).
+type Overlay struct {
+	base    Reader
+	now     Timestamp
+	objects map[Path]Object
+	lists   map[Path]ListInfo
+	trees   []Path // deleted with everything under them
+	pins    map[Path]struct{}
+}
+
+var _ Reader = (*Overlay)(nil)
+
+// NewOverlay returns an overlay on base for a transaction with this Now.
+func NewOverlay(base Reader, now Timestamp) *Overlay {
+	return &Overlay{base: base, now: now, objects: map[Path]Object{}, lists: map[Path]ListInfo{}, pins: map[Path]struct{}{}}
+}
+
+// Revision of the state below.
+func (o *Overlay) Revision() Revision { return o.base.Revision() }
+
+// Pins returns the lists whose predicted timestamps were read, sorted.
+func (o *Overlay) Pins() []Path {
+	out := make([]Path, 0, len(o.pins))
+	for p := range o.pins {
+		out = append(out, p)
+	}
+	slices.Sort(out)
+	return out
+}
+
+// Stage lays op on top and returns the predicted new version (or tombstone) of
+// the object it touches; its Revision is not predicted and stands at the
+// highest value. Errors are those of the Reader below.
+func (o *Overlay) Stage(op Op) (Object, error) {
+	switch op.Type {
+	case OpPut, OpPutTombstone, OpDelete, OpDeleteTree:
+		return o.stageObject(op)
+	case OpSetListTimestamp:
+		l, err := o.list(op.Path)
+		wish := o.now
+		if op.HasTime {
+			wish = op.LastModified
+		}
+		if l.Timestamp == 0 || (!op.IfAbsent && wish > l.Timestamp) {
+			l.Timestamp = wish
+		}
+		o.lists[op.Path] = l
+		return Object{}, err
+	default:
+		return Object{}, nil
+	}
+}
+
+func (o *Overlay) stageObject(op Op) (Object, error) {
+	old, err := o.get(op.Path)
+	if err != nil {
+		return Object{}, err
+	}
+	put := op.Type == OpPut
+	if !put && op.Type != OpPutTombstone && !old.Exists() {
+		return Object{}, nil
+	}
+	l, err := o.list(op.Path.List())
+	if err != nil {
+		return Object{}, err
+	}
+	n := Object{Path: op.Path, Revision: 1<<64 - 1, Deleted: !put}
+	if put {
+		n.Data, n.ACL, n.Members = op.Data, op.ACL, op.Members
+	}
+	n.LastModified, l.Timestamp = Bump(l.Timestamp, o.now, op.LastModified, op.HasTime, op.Exact || op.Type == OpPutTombstone)
+	l.Count += count(put) - count(old.Exists())
+	l.Tombstones += count(!put) - count(old.Deleted)
+	o.lists[op.Path.List()] = l
+	if op.Type == OpDeleteTree {
+		o.dropTree(op.Path)
+	}
+	o.objects[op.Path] = n
+	return n, nil
+}
+
+func count(b bool) int64 {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+func (o *Overlay) dropTree(root Path) {
+	o.trees = append(o.trees, root)
+	maps.DeleteFunc(o.objects, func(p Path, _ Object) bool { return p.Under(root) })
+	maps.DeleteFunc(o.lists, func(p Path, _ ListInfo) bool { return p.Under(root) })
+}
+
+func (o *Overlay) dropped(p Path) bool {
+	return slices.ContainsFunc(o.trees, p.Under)
+}
+
+func (o *Overlay) get(p Path) (Object, error) {
+	if n, ok := o.objects[p]; ok {
+		return n, nil
+	}
+	if o.dropped(p) {
+		return Object{}, nil
+	}
+	return o.base.Get(p)
+}
+
+func (o *Overlay) list(p Path) (ListInfo, error) {
+	if l, ok := o.lists[p]; ok {
+		return l, nil
+	}
+	if o.dropped(p) {
+		return ListInfo{}, nil
+	}
+	return o.base.List(p)
+}
+
+// Get implements Reader.
+func (o *Overlay) Get(p Path) (Object, error) {
+	if _, ok := o.objects[p]; ok {
+		o.pins[p.List()] = struct{}{}
+	}
+	return o.get(p)
+}
+
+// List implements Reader.
+func (o *Overlay) List(p Path) (ListInfo, error) {
+	if _, ok := o.lists[p]; ok {
+		o.pins[p] = struct{}{}
+	}
+	return o.list(p)
+}
+
+// Scan implements Reader.
+func (o *Overlay) Scan(list Path, opt ScanOptions, f func(*Object) bool) error {
+	var rows []Object
+	for p, n := range o.objects {
+		if p.List() == list && opt.contains(&n) {
+			rows = append(rows, n)
+		}
+	}
+	if len(rows) == 0 && !o.touches(list) {
+		if o.dropped(list) {
+			return nil
+		}
+		return o.base.Scan(list, opt, f)
+	}
+	o.pins[list] = struct{}{}
+	if !o.dropped(list) {
+		err := o.base.Scan(list, opt, func(b *Object) bool {
+			if _, over := o.objects[b.Path]; !over {
+				rows = append(rows, *b)
+			}
+			return true
+		})
+		if err != nil {
+			return err
+		}
+	}
+	sort.Slice(rows, func(i, j int) bool {
+		if opt.Reverse {
+			i, j = j, i
+		}
+		return before(&rows[i], rows[j].LastModified, rows[j].Path.ID())
+	})
+	for i := range rows {
+		if !f(&rows[i]) {
+			return nil
+		}
+	}
+	return nil
+}
+
+// touches reports whether any staged object lies in list.
+func (o *Overlay) touches(list Path) bool {
+	for p := range o.objects {
+		if p.List() == list {
+			return true
+		}
+	}
+	return false
+}
+
+func before(a *Object, t Timestamp, id string) bool {
+	if a.LastModified != t {
+		return a.LastModified < t
+	}
+	return strings.Compare(a.Path.ID(), id) < 0
+}
+
+func (s *ScanOptions) contains(o *Object) bool {
+	if o.Deleted && !s.Tombstones {
+		return false
+	}
+	if s.Start != nil && before(o, s.Start.LastModified, s.Start.ID) {
+		return false
+	}
+	return s.End == nil || before(o, s.End.LastModified, s.End.ID)
+}
+
+// Groups implements Reader.
+func (o *Overlay) Groups(principal string) ([]Path, error) {
+	base, err := o.base.Groups(principal)
+	if err != nil {
+		return nil, err
+	}
+	var out []Path
+	for _, p := range base {
+		if _, over := o.objects[p]; !over && !o.dropped(p) {
+			out = append(out, p)
+		}
+	}
+	for p, n := range o.objects {
+		if slices.Contains(n.Members, principal) {
+			out = append(out, p)
+		}
+	}
+	slices.Sort(out)
+	return out, nil
+}

@@ -1,0 +1,94 @@
+package fsm
+
+import (
+	"encoding/binary"
+	"errors"
+)
+
+// trim drops events at or below floor with the versions that nothing retained
+// refers to. The floor never passes the oldest remembered request: its answer
+// is rendered from versions.
+//
+// A version (path, revision) is referred to by the event that made it and by
+// the one that replaced it. So it goes with the event that replaced it, or, as
+// long as it is live and its body stands in the list anyway, with its own.
+// What a cascade took along has no replacing event of its own and goes with
+// the cascade's.
+func (a *applier) trim(floor Revision) error {
+	oldest, err := a.oldestRequest()
+	if err != nil {
+		return err
+	}
+	floor = min(floor, oldest, a.meta.Revision)
+	if floor <= a.meta.EventFloor {
+		return nil
+	}
+	start, end := keyNumber(spaceEvent, 0), keyNumber(spaceEvent, uint64(floor)+1)
+	err = a.each(start, end, func(k, v []byte) error {
+		e := Event{Revision: Revision(binary.BigEndian.Uint64(k[1:]))}
+		if err := decodeEvent(v, &e); err != nil {
+			return err
+		}
+		a.meta.EventCount--
+		return errors.Join(a.batch.Delete(k, nil), a.trimVersions(&e))
+	})
+	a.meta.EventFloor = floor
+	return err
+}
+
+func (a *applier) trimVersions(e *Event) error {
+	if e.OldRevision != 0 {
+		if err := a.batch.Delete(versionKey(e.Path, e.OldRevision), nil); err != nil {
+			return err
+		}
+	}
+	if e.Action == ActionDeleteTree {
+		return a.trimTree(e)
+	}
+	at, _, err := a.index(e.Path)
+	if err != nil || at.Revision != e.Revision || at.Deleted {
+		return err
+	}
+	return a.batch.Delete(versionKey(e.Path, e.Revision), nil)
+}
+
+// trimTree drops the versions under a cascade's root that are older than it.
+func (a *applier) trimTree(e *Event) error {
+	start, end := treeSpan(spaceVersion, e.Path)
+	return a.each(start, end, func(k, _ []byte) error {
+		if Revision(binary.BigEndian.Uint64(k[len(k)-8:])) >= e.Revision {
+			return nil
+		}
+		return a.batch.Delete(k, nil)
+	})
+}
+
+// oldestRequest returns the highest revision that the request table does not
+// need.
+func (a *applier) oldestRequest() (Revision, error) {
+	if a.meta.RequestFirst == a.meta.RequestNext {
+		return a.meta.Revision, nil
+	}
+	v, found, err := a.get(keyNumber(spaceRequests, a.meta.RequestFirst))
+	if err != nil || !found || len(v) < 16 {
+		return 0, err
+	}
+	v, found, err = a.get(key(spaceRequest, string(v[16:])))
+	if err != nil || !found {
+		return 0, err
+	}
+	var r StoredRequest
+	if err := decodeRequest(v, &r); err != nil {
+		return 0, err
+	}
+	oldest := r.Revision
+	for _, ref := range r.Refs {
+		if ref.Revision != 0 {
+			oldest = min(oldest, ref.Revision)
+		}
+	}
+	if oldest > 0 {
+		oldest--
+	}
+	return oldest, nil
+}

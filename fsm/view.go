@@ -1,0 +1,357 @@
+package fsm
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	"github.com/cockroachdb/pebble/v2"
+
+	"quinto/fsm/store"
+)
+
+// Reader is the state as a plan sees it: a View, or an Overlay on one.
+type Reader interface {
+	// Revision of the state that is read.
+	Revision() Revision
+	// Get returns the object at p. Absent: a zero Object; a tombstone has
+	// Deleted set. Exists tells both from a live one.
+	Get(p Path) (Object, error)
+	// List returns what is known of a list; zero when it was never touched.
+	List(list Path) (ListInfo, error)
+	// Scan calls f for the objects of a list in (last_modified, id) order until
+	// it returns false. The *Object is f's only during the call; the bytes it
+	// points to stay valid.
+	Scan(list Path, o ScanOptions, f func(*Object) bool) error
+	// Groups returns the objects whose members contain principal, by path.
+	Groups(principal string) ([]Path, error)
+}
+
+// Position is a place in the order of a list.
+type Position struct {
+	LastModified Timestamp
+	ID           string
+}
+
+// ScanOptions bound and order a Scan. The zero value reads every live object,
+// oldest first.
+type ScanOptions struct {
+	Start      *Position // first position that counts (inclusive)
+	End        *Position // first position that no longer counts (exclusive)
+	Reverse    bool      // newest first
+	Tombstones bool      // also tombstones
+}
+
+// View is the state at one revision, from one store snapshot: an object, its
+// list's timestamp and count always agree. It must be closed; it is not for
+// use by several goroutines at once.
+type View struct {
+	handle *store.Handle
+	snap   *pebble.Snapshot
+	meta   meta
+	cache  *objectCache
+	record bool
+	reads  map[Compare]struct{}
+}
+
+var _ Reader = (*View)(nil)
+
+// View returns the state as it is now. ErrHalted or ErrClosed when the node
+// serves no more.
+func (f *FSM) View() (*View, error) {
+	if err := f.HaltError(); err != nil {
+		return nil, err
+	}
+	h := f.store.Acquire()
+	if h == nil {
+		return nil, ErrClosed
+	}
+	v := &View{handle: h, snap: h.DB().NewSnapshot(), cache: f.cache}
+	m, err := readMeta(v.snap)
+	if err != nil {
+		v.Close()
+		return nil, err
+	}
+	v.meta = m
+	return v, nil
+}
+
+// Close gives the store's memory free. The View must not be used afterwards.
+func (v *View) Close() {
+	_ = v.snap.Close()
+	v.handle.Release()
+}
+
+// Revision of the state that v shows.
+func (v *View) Revision() Revision { return v.meta.Revision }
+
+// ClusterID of the cluster whose log made the state.
+func (v *View) ClusterID() string { return v.meta.ClusterID }
+
+// FeatureLevel that the cluster has agreed on.
+func (v *View) FeatureLevel() uint32 { return v.meta.FeatureLevel }
+
+// EventFloor is the highest revision whose event is gone.
+func (v *View) EventFloor() Revision { return v.meta.EventFloor }
+
+// EventCount is the number of retained events.
+func (v *View) EventCount() uint64 { return v.meta.EventCount }
+
+// StateHash is the rolling hash over all applied entries and their results:
+// equal on all nodes at equal revision and index.
+func (v *View) StateHash() [sha256.Size]byte { return v.meta.StateHash }
+
+// Record makes v remember each Get and Groups as a Compare.
+func (v *View) Record() {
+	v.record, v.reads = true, make(map[Compare]struct{}, 8)
+}
+
+// Reads returns what was recorded, in no particular order.
+func (v *View) Reads() []Compare {
+	out := make([]Compare, 0, len(v.reads))
+	for c := range v.reads {
+		out = append(out, c)
+	}
+	return out
+}
+
+func (v *View) note(kind CompareKind, key string, r Revision) {
+	if v.record {
+		v.reads[Compare{Kind: kind, Key: key, Revision: r}] = struct{}{}
+	}
+}
+
+// RequireList records that the plan depends on the timestamp or content of a
+// list: any other write to it is then a conflict.
+func (v *View) RequireList(list Path) error {
+	l, err := v.List(list)
+	if err == nil {
+		v.note(CompareList, string(list), l.Revision)
+	}
+	return err
+}
+
+// Get implements Reader.
+func (v *View) Get(p Path) (Object, error) {
+	if !p.IsObject() {
+		return Object{}, nil // cannot exist
+	}
+	at, found, err := readIndex(v.snap, p)
+	if err != nil {
+		return Object{}, err
+	}
+	v.note(CompareObject, string(p), at.Revision)
+	if !found {
+		return Object{}, nil
+	}
+	if o, ok := v.cache.get(p, at.Revision); ok {
+		return o, nil
+	}
+	o := Object{Path: p, LastModified: at.LastModified}
+	row, found, err := readCopy(v.snap, objectKey(p.List(), at.LastModified, p.ID()))
+	if err == nil && !found {
+		err = fmt.Errorf("%w: %s has an index entry and no row", ErrCorrupt, p)
+	}
+	if err == nil {
+		err = decodeObject(row, &o)
+	}
+	if err == nil {
+		v.cache.put(p, &o)
+	}
+	return o, err
+}
+
+// List implements Reader.
+func (v *View) List(list Path) (ListInfo, error) {
+	var l ListInfo
+	row, found, err := readCopy(v.snap, key(spaceList, string(list)))
+	if err == nil && found {
+		err = decodeList(row, &l)
+	}
+	return l, err
+}
+
+// Scan implements Reader.
+func (v *View) Scan(list Path, o ScanOptions, f func(*Object) bool) error {
+	prefix := listPrefix(spaceObject, list)
+	bounds := pebble.IterOptions{LowerBound: prefix, UpperBound: prefixEnd(prefix)}
+	if o.Start != nil {
+		bounds.LowerBound = objectKey(list, o.Start.LastModified, o.Start.ID)
+	}
+	if o.End != nil {
+		bounds.UpperBound = objectKey(list, o.End.LastModified, o.End.ID)
+	}
+	if bytes.Compare(bounds.LowerBound, bounds.UpperBound) >= 0 {
+		return nil
+	}
+	it, err := v.snap.NewIter(&bounds)
+	if err != nil {
+		return err
+	}
+	first, next := it.First, it.Next
+	if o.Reverse {
+		first, next = it.Last, it.Prev
+	}
+	for ok := first(); ok; ok = next() {
+		obj, err := scanned(list, it, len(prefix))
+		if err != nil {
+			return errors.Join(err, it.Close())
+		}
+		if (o.Tombstones || !obj.Deleted) && !f(obj) {
+			break
+		}
+	}
+	return it.Close()
+}
+
+func scanned(list Path, it *pebble.Iterator, prefix int) (*Object, error) {
+	t, id, ok := splitObjectKey(it.Key(), prefix)
+	if !ok {
+		return nil, fmt.Errorf("%w: key in list %s", ErrCorrupt, list)
+	}
+	o := &Object{Path: list.Child(id), LastModified: t}
+	return o, decodeObject(bytes.Clone(it.Value()), o)
+}
+
+// Groups implements Reader.
+func (v *View) Groups(principal string) ([]Path, error) {
+	if !validPrincipal(principal) {
+		return nil, nil
+	}
+	row, found, err := readCopy(v.snap, key(spaceMemberAt, principal))
+	if err != nil {
+		return nil, err
+	}
+	var at uint64
+	if found {
+		if at, err = decodeNumber(row); err != nil {
+			return nil, err
+		}
+	}
+	v.note(CompareMember, principal, Revision(at))
+	if !found {
+		return nil, nil
+	}
+	var paths []Path
+	prefix := memberKey(principal, "")
+	err = v.each(prefix, prefixEnd(prefix), func(k, _ []byte) (bool, error) {
+		paths = append(paths, Path(k[len(prefix):]))
+		return true, nil
+	})
+	return paths, err
+}
+
+// Version returns the body that path had at revision r. ErrTrimmed: it is no
+// longer kept. A tombstone has no version.
+func (v *View) Version(p Path, r Revision) (Object, error) {
+	o := Object{Path: p}
+	row, found, err := readCopy(v.snap, versionKey(p, r))
+	if err != nil {
+		return o, err
+	}
+	if found {
+		return o, decodeVersion(row, &o)
+	}
+	at, found, err := readIndex(v.snap, p)
+	if err != nil {
+		return o, err
+	}
+	if !found || at.Revision != r {
+		return o, fmt.Errorf("%w: %s at revision %d", ErrTrimmed, p, r)
+	}
+	o.LastModified = at.LastModified
+	row, _, err = readCopy(v.snap, objectKey(p.List(), at.LastModified, p.ID()))
+	if err == nil {
+		err = decodeObject(row, &o)
+	}
+	return o, err
+}
+
+// Events calls f for each event above from, in order, until it returns false.
+// ErrTrimmed: events above from are no longer all there, and the reader has to
+// start over from the state.
+func (v *View) Events(from Revision, f func(*Event) bool) error {
+	if from < v.meta.EventFloor {
+		return fmt.Errorf("%w: events up to %d, asked from %d", ErrTrimmed, v.meta.EventFloor, from)
+	}
+	return v.each(keyNumber(spaceEvent, uint64(from)+1), []byte{spaceEvent + 1}, func(k, row []byte) (bool, error) {
+		e := &Event{Revision: Revision(binary.BigEndian.Uint64(k[1:]))}
+		if err := decodeEvent(bytes.Clone(row), e); err != nil {
+			return false, err
+		}
+		return f(e), nil
+	})
+}
+
+// Request returns what is remembered of a request id, nil when nothing is.
+func (v *View) Request(id []byte) (*StoredRequest, error) {
+	row, found, err := readCopy(v.snap, key(spaceRequest, string(id)))
+	if err != nil || !found {
+		return nil, err
+	}
+	r := &StoredRequest{}
+	return r, decodeRequest(row, r)
+}
+
+// Notifiers returns the registered notifiers by name.
+func (v *View) Notifiers() ([]Notifier, error) {
+	var out []Notifier
+	err := v.each([]byte{spaceNotifier}, []byte{spaceNotifier + 1}, func(k, row []byte) (bool, error) {
+		n := Notifier{Name: string(k[1:])}
+		err := decodeNotifier(bytes.Clone(row), &n)
+		out = append(out, n)
+		return true, err
+	})
+	return out, err
+}
+
+// Setting returns a replicated setting, nil when it is not set.
+func (v *View) Setting(name string) ([]byte, error) {
+	row, _, err := readCopy(v.snap, key(spaceSetting, name))
+	return row, err
+}
+
+// Settings calls f for each replicated setting whose name begins with prefix,
+// by name, until it returns false.
+func (v *View) Settings(prefix string, f func(name string, value []byte) bool) error {
+	start := key(spaceSetting, prefix)
+	return v.each(start, prefixEnd(start), func(k, row []byte) (bool, error) {
+		return f(string(k[1:]), bytes.Clone(row)), nil
+	})
+}
+
+// Hash returns the canonical hash of all replicated keys and values. It reads
+// the whole state: seconds for a million objects.
+func (v *View) Hash() ([sha256.Size]byte, error) {
+	sum := sha256.New()
+	var size [8]byte
+	err := v.each([]byte{spaceObject}, []byte{spaceEnd}, func(k, row []byte) (bool, error) {
+		binary.BigEndian.PutUint32(size[:4], uint32(len(k)))
+		binary.BigEndian.PutUint32(size[4:], uint32(len(row)))
+		sum.Write(size[:])
+		sum.Write(k)
+		sum.Write(row)
+		return true, nil
+	})
+	var out [sha256.Size]byte
+	sum.Sum(out[:0])
+	return out, err
+}
+
+// each calls f for the rows of [start, end); k and row are valid during the
+// call only.
+func (v *View) each(start, end []byte, f func(k, row []byte) (bool, error)) error {
+	it, err := v.snap.NewIter(&pebble.IterOptions{LowerBound: start, UpperBound: end})
+	if err != nil {
+		return err
+	}
+	for ok := it.First(); ok; ok = it.Next() {
+		more, err := f(it.Key(), it.Value())
+		if err != nil || !more {
+			return errors.Join(err, it.Close())
+		}
+	}
+	return it.Close()
+}
