@@ -350,3 +350,22 @@ func TestSkippedEntryOfHigherTermHalts(t *testing.T) {
 		t.Fatalf("got %v", err)
 	}
 }
+
+// TestCursorNeverGoesBack: an older leader's cursor may be committed late; its
+// table of lanes is then older than the one that is stored.
+func TestCursorNeverGoesBack(t *testing.T) {
+	n := newNode(t)
+	n.apply(Txn{Ops: []Op{{Type: OpRegisterNotifier, Name: "n", Value: []byte("h")}}})
+	for i := Timestamp(1); i <= 9; i++ {
+		n.apply(put("/buckets/b", i, `{}`))
+	}
+	advance := func(r Revision, lane string) {
+		n.apply(Txn{Ops: []Op{{Type: OpAdvanceCursor, Name: "n", Revision: r, Lanes: []Lane{{Key: lane, Revision: 1}}}}})
+	}
+	advance(7, "new")
+	advance(5, "old")
+	got, err := n.view().Notifiers()
+	if err != nil || len(got) != 1 || got[0].Cursor != 7 || got[0].Lanes[0].Key != "new" {
+		t.Fatalf("%+v %v", got, err)
+	}
+}

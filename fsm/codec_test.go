@@ -35,11 +35,27 @@ func TestACL(t *testing.T) {
 	if want := map[string][]string{"write": {"a", "b"}, "read": {"c"}}; !reflect.DeepEqual(acl.Map(), want) {
 		t.Fatalf("%v", acl.Map())
 	}
-	if !acl.Grants("write", map[string]bool{"b": true}) || acl.Grants("read", map[string]bool{"b": true}) || acl.Grants("none", map[string]bool{"a": true}) {
+	if !acl.Grants(map[string]bool{"b": true}, "write") || acl.Grants(map[string]bool{"b": true}, "read") || acl.Grants(map[string]bool{"a": true}, "none") {
 		t.Fatal("Grants")
 	}
 	if NewACL(nil) != nil || NewACL(map[string][]string{"read": {}}) != nil {
 		t.Fatal("an ACL without principals is none")
+	}
+}
+
+// TestACLStopsWhereItIsTold: a grant found in an early permission was lost when
+// a later permission followed, because only the inner walk ended.
+func TestACLStopsWhereItIsTold(t *testing.T) {
+	acl := NewACL(map[string][]string{"read": {"a"}, "record:create": {"b"}, "write": {"c"}})
+	for permission, principal := range map[string]string{"read": "a", "record:create": "b", "write": "c"} {
+		if !acl.Grants(map[string]bool{principal: true}, permission) {
+			t.Errorf("%s of %s is not seen", permission, principal)
+		}
+	}
+	calls := 0
+	acl.Each(func(_, _ []byte) bool { calls++; return false })
+	if calls != 1 {
+		t.Fatalf("called %d times after it said stop", calls)
 	}
 }
 

@@ -265,10 +265,10 @@ func (a *applier) notifier(op *Op) error {
 		return a.batch.Delete(k, nil)
 	case op.Type == OpRegisterNotifier:
 		n.Hash = op.Value
-	case !found:
-		return nil
+	case !found || op.Revision < n.Cursor:
+		return nil // an old leader's word, with an old table of lanes
 	default:
-		n.Cursor = max(n.Cursor, min(op.Revision, a.meta.Revision))
+		n.Cursor = min(op.Revision, a.meta.Revision)
 		n.Lanes = op.Lanes
 	}
 	return a.set(k, encodeNotifier(&n))

@@ -2,6 +2,7 @@ package fsm
 
 import (
 	"encoding/binary"
+	"slices"
 	"sort"
 
 	"google.golang.org/protobuf/encoding/protowire"
@@ -65,16 +66,21 @@ func NewACL(permissions map[string][]string) ACL {
 
 // Each calls f for every (permission, principal) until f returns false.
 func (a ACL) Each(f func(permission, principal []byte) bool) {
-	_ = eachField(a, func(num protowire.Number, entry []byte, _ uint64) error {
+	more := true
+	_ = eachField(a, func(_ protowire.Number, entry []byte, _ uint64) error {
 		var name []byte
-		return eachField(entry, func(num protowire.Number, v []byte, _ uint64) error {
+		err := eachField(entry, func(num protowire.Number, v []byte, _ uint64) error {
 			if num == aclFieldName {
 				name = v
-			} else if !f(name, v) {
+			} else if more = f(name, v); !more {
 				return errStop
 			}
 			return nil
 		})
+		if !more {
+			return errStop
+		}
+		return err
 	})
 }
 
@@ -88,11 +94,11 @@ func (a ACL) Map() map[string][]string {
 	return m
 }
 
-// Grants reports whether a gives permission to one of principals.
-func (a ACL) Grants(permission string, principals map[string]bool) bool {
+// Grants reports whether a gives one of permissions to one of principals.
+func (a ACL) Grants(principals map[string]bool, permissions ...string) bool {
 	found := false
 	a.Each(func(name, principal []byte) bool {
-		found = string(name) == permission && principals[string(principal)]
+		found = principals[string(principal)] && slices.Contains(permissions, string(name))
 		return !found
 	})
 	return found

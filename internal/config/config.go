@@ -196,10 +196,6 @@ type Limits struct {
 	Connections int
 	// PendingWrites bounds the writes that wait for the log on the leader; more get 503.
 	PendingWrites int
-	// PendingReads bounds the reads that wait for freshness on one node; more get 503.
-	PendingReads int
-	// PendingForwards bounds the requests on their way to the leader from one node; more get 503.
-	PendingForwards int
 	// Listeners bounds the number of configured notifiers.
 	Listeners int
 }

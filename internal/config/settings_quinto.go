@@ -56,8 +56,6 @@ func limitSettings() []Setting {
 		limit("key_bytes", "1024", 64, mib, "One key of an object; more is 400.", func(c *Config) any { return &c.Limits.JSONKeyBytes }),
 		limit("connections", "10000", 1, 1_000_000, "Open client connections of one node.", func(c *Config) any { return &c.Limits.Connections }),
 		limit("pending_writes", "8192", 1, 1_000_000, "Writes that wait for the log on the leader; more are 503.", func(c *Config) any { return &c.Limits.PendingWrites }),
-		limit("pending_reads", "16384", 1, 1_000_000, "Reads that wait for freshness on one node; more are 503.", func(c *Config) any { return &c.Limits.PendingReads }),
-		limit("pending_forwards", "4096", 1, 1_000_000, "Requests on their way to the leader from one node; more are 503.", func(c *Config) any { return &c.Limits.PendingForwards }),
 		limit("listeners", "64", 1, 10000, "Configured notifiers.", func(c *Config) any { return &c.Limits.Listeners }),
 	}
 }

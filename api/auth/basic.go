@@ -1,0 +1,123 @@
+// Package auth holds the authentication policies: each turns the Authorization
+// header of a request into a user id, or leaves the request to the next one
+// (Kinto's multiauth.policies). Nothing here refuses a request: who yields no
+// user is anonymous, and permissions decide what he may do.
+package auth
+
+import (
+	"context"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
+	"fmt"
+	"strings"
+	"unicode/utf8"
+
+	"quinto/fsm"
+	"quinto/internal/config"
+	"quinto/plugins"
+)
+
+// Challenger is an authenticator that says in a 401 how to authenticate.
+type Challenger interface {
+	// Challenge is a WWW-Authenticate value.
+	Challenge() string
+}
+
+// FromConfig builds the policies of a configuration in their order. It returns
+// an error for a class that it does not know.
+func FromConfig(c *config.Auth) ([]plugins.Authenticator, error) {
+	var out []plugins.Authenticator
+	for _, p := range c.Policies {
+		if p.Use != config.BasicAuthPolicy {
+			return nil, fmt.Errorf("policy %s: class %s is not supported", p.Name, p.Use)
+		}
+		out = append(out, NewBasic(p.Name, c.UserIDSecret))
+	}
+	return out, nil
+}
+
+// Basic is Kinto's BasicAuthAuthenticationPolicy: whoever sends a non-empty
+// user name is a user, whose id is an HMAC of name and password.
+type Basic struct {
+	name   string
+	secret []byte
+}
+
+var (
+	_ plugins.Authenticator = (*Basic)(nil)
+	_ Challenger            = (*Basic)(nil)
+)
+
+// NewBasic returns the policy called name, whose ids are keyed by secret
+// (userid_hmac_secret).
+func NewBasic(name, secret string) *Basic {
+	return &Basic{name: strings.ToLower(name), secret: []byte(secret)}
+}
+
+// Name implements plugins.Authenticator.
+func (b *Basic) Name() string { return b.name }
+
+// Challenge implements Challenger.
+func (b *Basic) Challenge() string { return `Basic realm="Realm"` }
+
+// Authenticate implements plugins.Authenticator.
+func (b *Basic) Authenticate(_ context.Context, authorization string, _ fsm.Reader) (string, bool, error) {
+	user, password, ok := Credentials(authorization)
+	if !ok || user == "" {
+		return "", false, nil
+	}
+	mac := hmac.New(sha256.New, b.secret)
+	mac.Write([]byte(user + ":" + password))
+	var sum [sha256.Size]byte
+	return hex.EncodeToString(mac.Sum(sum[:0])), true, nil
+}
+
+// Credentials takes name and password from a Basic Authorization header as
+// Pyramid does: the scheme in any case, Base64 with foreign characters skipped
+// and whatever follows its padding ignored, UTF-8 or else Latin-1.
+func Credentials(authorization string) (user, password string, ok bool) {
+	scheme, encoded, found := strings.Cut(authorization, " ")
+	if !found || !strings.EqualFold(scheme, "basic") {
+		return "", "", false
+	}
+	raw, err := base64.StdEncoding.DecodeString(alphabetOnly(encoded))
+	if err != nil {
+		return "", "", false
+	}
+	text := string(raw)
+	if !utf8.Valid(raw) {
+		text = latin1(raw)
+	}
+	return strings.Cut(text, ":")
+}
+
+// alphabetOnly keeps what Python's b64decode looks at.
+func alphabetOnly(s string) string {
+	out := make([]byte, 0, len(s))
+	for i := 0; i < len(s); i++ {
+		switch c := s[i]; {
+		case c >= 'A' && c <= 'Z', c >= 'a' && c <= 'z', c >= '0' && c <= '9', c == '+', c == '/':
+			out = append(out, c)
+		case c == '=':
+			// Padding counts only where it completes a quantum; then all is read.
+			if n := len(out) % 4; n >= 2 {
+				missing := 4 - n
+				if strings.Count(s[i:], "=") < missing {
+					return string(out)
+				}
+				return string(out) + "=="[:missing]
+			}
+		}
+	}
+	return string(out)
+}
+
+func latin1(b []byte) string {
+	runes := make([]rune, len(b))
+	for i, c := range b {
+		runes[i] = rune(c)
+	}
+	return string(runes)
+}

@@ -1,0 +1,69 @@
+package resource
+
+import (
+	"strconv"
+
+	"quinto/internal/canon"
+)
+
+// APIVersion is the version of Kinto's HTTP API that the answers follow.
+const APIVersion = "1.23"
+
+// Capability is something a client can ask for, as the hello view lists it.
+type Capability struct {
+	// Name is the key, for example "basicauth".
+	Name string
+	// Body is a JSON object: description, url and more.
+	Body string
+}
+
+// basicAuth is shown when a policy has its name, with Kinto's words.
+var basicAuth = Capability{"basicauth", `{"description":"Very basic authentication sessions. Not for production use.",` +
+	`"url":"http://kinto.readthedocs.io/en/stable/api/1.x/authentication.html"}`}
+
+// hello decides GET / (Kinto section 11).
+func (p *planner) hello(r *Request) (*outline, error) {
+	if !r.safe() {
+		return nil, errMethod("GET, HEAD, OPTIONS")
+	}
+	who, err := p.identify(r)
+	if err != nil {
+		return nil, err
+	}
+	cfg := p.s.cfg
+	version := cfg.Project.Version
+	if version == "" {
+		version = p.s.version
+	}
+	b := canon.AppendString([]byte(`{"project_name":`), cfg.Project.Name)
+	b = canon.AppendString(append(b, `,"project_version":`...), version)
+	b = canon.AppendString(append(b, `,"http_api_version":`...), APIVersion)
+	b = canon.AppendString(append(b, `,"project_docs":`...), cfg.Project.Docs)
+	b = canon.AppendString(append(b, `,"url":`...), r.url("/"))
+	b = append(append(b, `,"config":`...), p.s.configInfo...)
+	b = strconv.AppendInt(append(b, `,"settings":{"batch_max_requests":`...), int64(cfg.Limits.BatchRequests), 10)
+	b = strconv.AppendBool(append(b, `,"readonly":`...), cfg.ReadOnly)
+	b = strconv.AppendBool(append(b, `,"explicit_permissions":`...), cfg.ExplicitPermissions)
+	b = append(b, '}')
+	if who.user != "" {
+		b = canon.AppendString(append(b, `,"user":{"id":`...), who.user)
+		b = append(b, `,"principals":[`...)
+		for i, principal := range who.principals {
+			if i > 0 {
+				b = append(b, ',')
+			}
+			b = canon.AppendString(b, principal)
+		}
+		b = append(b, "]}"...)
+	}
+	b = append(b, `,"capabilities":{`...)
+	for i, c := range p.s.capabilities {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = append(append(canon.AppendString(b, c.Name), ':'), c.Body...)
+	}
+	out := &outline{status: 200, fields: []HeaderField{contentTypeField}}
+	out.literal(append(b, "}}"...))
+	return out, nil
+}

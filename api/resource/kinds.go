@@ -1,0 +1,261 @@
+package resource
+
+import (
+	"crypto/rand"
+	"fmt"
+	"strings"
+
+	"github.com/google/uuid"
+
+	"quinto/fsm"
+	"quinto/internal/canon"
+)
+
+// Grant is one way to be allowed an action: a permission on the object itself
+// or on an ancestor, named by its kind.
+type Grant struct{ Kind, Permission string }
+
+// Kind is one row of the table of resources. Routes, permissions, batch and
+// events derive from it (Kinto's PERMISSIONS_INHERITANCE_TREE and viewsets).
+type Kind struct {
+	// Name in the singular, as errors and events say it: "bucket".
+	Name string
+	// Plural is the segment of URLs: "buckets".
+	Plural string
+	// Parent is the name of the kind that holds it; "" for a root list.
+	Parent string
+	// NeedsParent answers 404 when the parent does not exist. Kinto checks that
+	// for records only.
+	NeedsParent bool
+	// Permissions that may be given on an object, in the order errors list them.
+	Permissions []string
+	// Grants says by what each action on an object is allowed: "read", "write",
+	// "read:attributes" (GET of the object; "read" when absent) and
+	// "<child>:create".
+	Grants map[string][]Grant
+	// Children are the plural names of the lists below an object. They get their
+	// timestamp when the object is created, so that no read ever writes.
+	Children []string
+	// NewID makes an id for a POST without one.
+	NewID func() string
+	// ValidID reports whether an id can name an object of this kind.
+	ValidID func(string) bool
+	// Check validates and completes the data of a PUT or POST, or the merged
+	// data of a PATCH; it returns the data to store and what is wrong, with
+	// names relative to the data. nil: anything is fine.
+	Check func(data canon.Value) (canon.Value, []Flaw)
+	// Members gives the principals that get the object as a principal; nil: the
+	// kind has none.
+	Members func(data canon.Value) []string
+}
+
+// Flaw is one thing that is wrong with an object's data.
+type Flaw struct{ Name, Description string }
+
+// idAlphabet is what generated ids are made of; the first 62 may come first.
+const idAlphabet = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_"
+
+// NewName makes an id as Kinto's NameGenerator: 8 characters, the first one
+// alphanumeric.
+func NewName() string {
+	var b [8]byte
+	_, _ = rand.Read(b[:]) // never fails (crypto/rand)
+	b[0] = idAlphabet[int(b[0])%62]
+	for i := 1; i < len(b); i++ {
+		b[i] = idAlphabet[b[i]&63]
+	}
+	return string(b[:])
+}
+
+// NewUUID makes a random UUID, the id of a record (Kinto's RelaxedUUID).
+func NewUUID() string { return uuid.NewString() }
+
+// MaxIDBytes bounds an id, so that the deepest path fits fsm.MaxPathBytes.
+const MaxIDBytes = 512
+
+// ValidName reports whether id matches Kinto's ^[a-zA-Z0-9][a-zA-Z0-9_-]*$.
+func ValidName(id string) bool {
+	if id == "" || len(id) > MaxIDBytes {
+		return false
+	}
+	for i := 0; i < len(id); i++ {
+		c := id[i]
+		alnum := c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9'
+		if !alnum && (i == 0 || c != '_' && c != '-') {
+			return false
+		}
+	}
+	return true
+}
+
+// Kinds returns the kinds of Kinto's core, each call a fresh table.
+func Kinds() []*Kind {
+	on := func(kind string, permissions ...string) (out []Grant) {
+		for _, p := range permissions {
+			out = append(out, Grant{kind, p})
+		}
+		return out
+	}
+	join := func(parts ...[]Grant) (out []Grant) {
+		for _, p := range parts {
+			out = append(out, p...)
+		}
+		return out
+	}
+	write := on("bucket", "write")
+	read := on("bucket", "write", "read")
+	return []*Kind{{
+		Name: "bucket", Plural: "buckets", Permissions: []string{"read", "write", "collection:create", "group:create"},
+		Grants: map[string][]Grant{
+			"write":             write,
+			"read":              read,
+			"read:attributes":   on("bucket", "write", "read", "collection:create", "group:create"),
+			"group:create":      on("bucket", "write", "group:create"),
+			"collection:create": on("bucket", "write", "collection:create"),
+		},
+		Children: []string{"collections", "groups"}, NewID: NewName, ValidID: ValidName, Check: checkBucket,
+	}, {
+		Name: "group", Plural: "groups", Parent: "bucket", Permissions: []string{"read", "write"},
+		Grants: map[string][]Grant{
+			"write": join(write, on("group", "write")),
+			"read":  join(read, on("group", "write", "read")),
+		},
+		NewID: NewName, ValidID: ValidName, Check: checkGroup, Members: groupMembers,
+	}, {
+		Name: "collection", Plural: "collections", Parent: "bucket", Permissions: []string{"read", "write", "record:create"},
+		Grants: map[string][]Grant{
+			"write":           join(write, on("collection", "write")),
+			"read":            join(read, on("collection", "write", "read")),
+			"read:attributes": join(read, on("collection", "write", "read", "record:create")),
+			"record:create":   join(write, on("collection", "write", "record:create")),
+		},
+		Children: []string{"records"}, NewID: NewName, ValidID: ValidName, Check: checkCollection,
+	}, {
+		Name: "record", Plural: "records", Parent: "collection", NeedsParent: true, Permissions: []string{"read", "write"},
+		Grants: map[string][]Grant{
+			"write": join(write, on("collection", "write"), on("record", "write")),
+			"read":  join(read, on("collection", "write", "read"), on("record", "write", "read")),
+		},
+		NewID: NewUUID, ValidID: ValidName,
+	}}
+}
+
+// readGrants is what allows GET of an object.
+func (k *Kind) readGrants() []Grant {
+	if g, ok := k.Grants["read:attributes"]; ok {
+		return g
+	}
+	return k.Grants["read"]
+}
+
+// own returns the permissions of grants that lie on the kind itself.
+func (k *Kind) own(grants []Grant) (out []string) {
+	for _, g := range grants {
+		if g.Kind == k.Name {
+			out = append(out, g.Permission)
+		}
+	}
+	return out
+}
+
+// table finds kinds by where they stand in a path.
+type table struct{ byPlace map[place]*Kind }
+
+type place struct{ parent, plural string }
+
+func newTable(kinds []*Kind) (*table, error) {
+	t := &table{byPlace: map[place]*Kind{}}
+	names := map[string]bool{"": true}
+	for _, k := range kinds {
+		at := place{k.Parent, k.Plural}
+		if k.Name == "" || k.Plural == "" || names[k.Name] || t.byPlace[at] != nil {
+			return nil, fmt.Errorf("resource: kind %q at %q is empty or there twice", k.Name, k.Plural)
+		}
+		if !names[k.Parent] {
+			return nil, fmt.Errorf("resource: kind %q comes before its parent %q", k.Name, k.Parent)
+		}
+		if k.NewID == nil || k.ValidID == nil {
+			return nil, fmt.Errorf("resource: kind %q has no rule for ids", k.Name)
+		}
+		names[k.Name] = true
+		t.byPlace[at] = k
+	}
+	return t, nil
+}
+
+// link is one object on the way from a root list to what a request addresses.
+type link struct {
+	kind *Kind
+	id   string
+	path fsm.Path
+}
+
+// route is what a path addresses: a list, or an object in it.
+type route struct {
+	kind   *Kind
+	links  []link // ancestors; for an object, it is the last
+	list   fsm.Path
+	object bool
+}
+
+// maxSegments bounds the depth of a path: records lie at 6.
+const maxSegments = 16
+
+// route finds what path addresses; ok is false when no kind answers there.
+func (t *table) route(path string) (rt route, ok bool) {
+	if len(path) < 2 || path[0] != '/' || strings.Count(path, "/") > maxSegments {
+		return rt, false
+	}
+	parent, rest, at := "", path[1:], 0
+	for {
+		plural, tail, more := strings.Cut(rest, "/")
+		at += 1 + len(plural)
+		rt.kind = t.byPlace[place{parent, plural}]
+		if rt.kind == nil {
+			return rt, false
+		}
+		rt.list = fsm.Path(path[:at])
+		if !more {
+			return rt, true
+		}
+		id, tail, more := strings.Cut(tail, "/")
+		at += 1 + len(id)
+		if id == "" {
+			return rt, false
+		}
+		rt.links = append(rt.links, link{rt.kind, id, fsm.Path(path[:at])})
+		if !more {
+			rt.object = true
+			return rt, true
+		}
+		parent, rest = rt.kind.Name, tail
+	}
+}
+
+// parents are the links above what is addressed.
+func (rt *route) parents() []link {
+	if rt.object {
+		return rt.links[:len(rt.links)-1]
+	}
+	return rt.links
+}
+
+// allow is the Allow header of the route; its order is Kinto's.
+func (rt *route) allow() string {
+	if rt.object {
+		return "GET, HEAD, PUT, PATCH, DELETE, OPTIONS"
+	}
+	return "HEAD, GET, POST, DELETE, OPTIONS"
+}
+
+func (rt *route) allows(method string) bool {
+	switch method {
+	case "GET", "HEAD", "DELETE":
+		return true
+	case "PUT", "PATCH":
+		return rt.object
+	case "POST":
+		return !rt.object
+	}
+	return false
+}

@@ -1,0 +1,114 @@
+package resource
+
+import (
+	"context"
+	"net/url"
+	"strconv"
+	"strings"
+
+	"quinto/api/query"
+	"quinto/fsm"
+)
+
+const (
+	consistencyHeader = "quinto-consistency"
+	consistencyParam  = "_consistency"
+	stalenessHeader   = "Quinto-Staleness" // ms since the leader was heard, on stale answers
+)
+
+// freshness reads how fresh the answer must be: query parameter before header;
+// linearizable when neither says anything.
+func freshness(r *Request) (fsm.Freshness, error) {
+	level, location, name := r.Header[consistencyHeader], "header", "Quinto-Consistency"
+	if strings.Contains(r.Query, consistencyParam) {
+		values, _ := url.ParseQuery(r.Query)
+		if v := values.Get(consistencyParam); v != "" {
+			level, location, name = v, "querystring", consistencyParam
+		}
+	}
+	switch level {
+	case "", "linearizable":
+		return fsm.Freshness{}, nil
+	case "stale":
+		return fsm.Freshness{Level: fsm.Stale}, nil
+	case "session":
+		f := fsm.Freshness{Level: fsm.Session}
+		if token := r.Header["quinto-revision"]; token != "" {
+			n, err := strconv.ParseUint(token, 10, 64)
+			if err != nil {
+				return f, invalid(problem{location: "header", name: revisionHeader, description: "The value should be an integer."})
+			}
+			f.Revision = fsm.Revision(n)
+		}
+		return f, nil
+	}
+	return fsm.Freshness{}, invalid(problem{location: location, name: name,
+		description: `"` + level + `" is not one of linearizable, session, stale`})
+}
+
+// read answers a request, or a batch, that does not write.
+func (s *Service) read(ctx context.Context, r *Request, spec *batchSpec) *Response {
+	fresh, err := freshness(r)
+	if err != nil {
+		return s.finish(nil, err, nil, s.staleRevision(ctx))
+	}
+	v, err := s.view(ctx, r, fresh)
+	if err != nil && r.Path == "/" {
+		// Who asks what the server is gets an answer without a leader too.
+		fresh.Level = fsm.Stale
+		v, err = s.node.View(ctx, fresh)
+	}
+	if err != nil {
+		return s.finish(nil, err, nil, s.staleRevision(ctx))
+	}
+	defer v.Close()
+	out, err := s.newReader(ctx, v, s.node.Now()).run(r, spec)
+	resp := s.finish(out, err, result(nil), v.Revision())
+	if fresh.Level == fsm.Stale {
+		resp.Header = append(resp.Header, HeaderField{stalenessHeader, strconv.FormatInt(s.node.Staleness().Milliseconds(), 10)})
+	}
+	return resp
+}
+
+// view gives the state for a read. A session that shows a time above that of
+// the list it asks for waits a little for the node to catch up; then the leader
+// is asked, and what it says holds: a list that was made anew is a fact.
+func (s *Service) view(ctx context.Context, r *Request, f fsm.Freshness) (*fsm.View, error) {
+	v, err := s.node.View(ctx, f)
+	if err != nil || f.Level != fsm.Session {
+		return v, err
+	}
+	rt, ok := s.table.route(r.Path)
+	seen, shown := shownTime(r, s.node.Now())
+	if !ok || !shown {
+		return v, nil
+	}
+	wait, cancel := context.WithTimeout(ctx, s.cfg.Timeouts.SessionWait)
+	defer cancel()
+	for {
+		l, err := v.List(rt.list)
+		if err != nil || l.Timestamp >= seen {
+			return v, err
+		}
+		next := fsm.Freshness{Level: fsm.Session, Revision: v.Revision() + 1}
+		v.Close()
+		if v, err = s.node.View(wait, next); err != nil {
+			return s.node.View(ctx, fsm.Freshness{Level: fsm.Linearizable, Revision: f.Revision})
+		}
+	}
+}
+
+// shownTime is the highest timestamp that a request shows to have seen.
+func shownTime(r *Request, now fsm.Timestamp) (seen fsm.Timestamp, ok bool) {
+	for _, name := range []string{"if-match", "if-none-match"} {
+		if c, valid := parseCondition(r.Header[name]); valid && c.given && !c.any && !c.never {
+			seen, ok = max(seen, c.time), true
+		}
+	}
+	if q, err := query.Parse(r.Query, query.Options{Now: int64(now)}); err == nil {
+		if t, shown := q.SeenTimestamp(); shown {
+			seen, ok = max(seen, fsm.Timestamp(t)), true
+		}
+	}
+	return seen, ok
+}

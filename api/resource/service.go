@@ -1,0 +1,312 @@
+package resource
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"quinto/fsm"
+	"quinto/internal/config"
+	"quinto/plugins"
+)
+
+// Node is what a Service needs of the node it runs on; *cluster.Node is one.
+type Node interface {
+	// View gives the state at the freshness asked for. fsm.ErrNoLeader,
+	// fsm.ErrHalted, fsm.ErrOverloaded or the context's error otherwise.
+	View(ctx context.Context, f fsm.Freshness) (*fsm.View, error)
+	// Staleness is how old a stale view may be: 0 on a confirmed leader, else
+	// the time since the last contact with the leader.
+	Staleness() time.Duration
+	// LeaderView gives the state to decide a write on, and the term in which
+	// this node leads. fsm.ErrNotLeader otherwise.
+	LeaderView() (v *fsm.View, term uint64, err error)
+	// Confirm succeeds when this node still leads in term: an answer decided on
+	// a view of that term, without writing, is then a linearizable read.
+	Confirm(ctx context.Context, term uint64) error
+	// Propose replicates a transaction. fsm.ErrNotLeader, ErrOverloaded,
+	// ErrTooLarge and ErrNoSpace mean that nothing was done; any other error
+	// that the outcome is unknown.
+	Propose(ctx context.Context, t fsm.Txn) (fsm.Result, error)
+	// ProposeExclusive calls plan with nothing in flight, so that it cannot
+	// conflict. A transaction without ops is not proposed; plan's error is
+	// returned as it is.
+	ProposeExclusive(ctx context.Context, plan func(*fsm.View) (fsm.Txn, error)) (fsm.Result, error)
+	// Forward sends an encoded request to the leader's Serve. fsm.ErrNoLeader and
+	// fsm.ErrOverloaded: nothing was done; any other error: unknown.
+	Forward(ctx context.Context, request []byte) ([]byte, error)
+	// IsLeader reports whether this node leads, as far as it knows.
+	IsLeader() bool
+	// Now is the clock in ms.
+	Now() fsm.Timestamp
+}
+
+// Options make a Service. Config and Node are needed.
+type Options struct {
+	Config         *config.Config
+	Node           Node
+	Authenticators []plugins.Authenticator // tried in order
+	Hooks          []plugins.BeforeCommit  // asked in order about each write
+	Kinds          []*Kind                 // nil: Kinds()
+	Capabilities   []Capability            // for the hello view, beside those that the authenticators have
+	Version        string                  // of the program, for the hello view
+	ConfigInfo     []byte                  // JSON for the hello view's config; nil: null
+	Logger         hclog.Logger            // of errors that clients only see as 500; nil: none
+	// Other answers a part of a batch whose path is not in the table of kinds,
+	// such as the utility endpoints; a nil answer is a 404. It must not write.
+	Other func(ctx context.Context, r *Request) *Response
+}
+
+// Service answers requests. It is safe for concurrent use and has nothing to
+// close.
+type Service struct {
+	node         Node
+	cfg          *config.Config
+	policies     []plugins.Authenticator
+	hooks        []plugins.BeforeCommit
+	table        *table
+	capabilities []Capability
+	challenges   []HeaderField
+	version      string
+	configInfo   []byte
+	other        func(context.Context, *Request) *Response
+	log          hclog.Logger
+	unshared     unsharedLists
+	locks        keyLocks
+}
+
+// New returns a Service. The error is about the kinds.
+func New(o Options) (*Service, error) {
+	if o.Kinds == nil {
+		o.Kinds = Kinds()
+	}
+	t, err := newTable(o.Kinds)
+	if err != nil {
+		return nil, err
+	}
+	s := &Service{node: o.Node, cfg: o.Config, policies: o.Authenticators, hooks: o.Hooks, table: t, capabilities: o.Capabilities,
+		version: o.Version, configInfo: o.ConfigInfo, other: o.Other, log: o.Logger}
+	if s.configInfo == nil {
+		s.configInfo = []byte("null")
+	}
+	if s.log == nil {
+		s.log = hclog.NewNullLogger()
+	}
+	if slices.ContainsFunc(o.Authenticators, func(p plugins.Authenticator) bool { return p.Name() == basicAuth.Name }) {
+		s.capabilities = append([]Capability{basicAuth}, s.capabilities...)
+	}
+	for _, p := range o.Authenticators {
+		if c, ok := p.(interface{ Challenge() string }); ok {
+			s.challenges = append(s.challenges, HeaderField{"WWW-Authenticate", c.Challenge()})
+		}
+	}
+	return s, nil
+}
+
+// revisionHeader carries the revision that an answer shows or made; as a
+// request header it is the token of a session read.
+const revisionHeader = "Quinto-Revision"
+
+// Do answers any request of the table of kinds, of /batch and of /, on any node.
+// Everything that goes wrong is a Response.
+func (s *Service) Do(ctx context.Context, r *Request) *Response {
+	if f := s.static(r); f != nil {
+		return s.finish(nil, f, nil, s.staleRevision(ctx))
+	}
+	var spec *batchSpec
+	if r.Path == batchPath {
+		var err error
+		if spec, err = s.batchSpec(r); err != nil {
+			return s.finish(nil, err, nil, s.staleRevision(ctx))
+		}
+	}
+	if r.safe() || spec != nil && spec.readOnly() {
+		return s.read(ctx, r, spec)
+	}
+	return s.write(ctx, r)
+}
+
+// static finds what needs no state to be refused.
+func (s *Service) static(r *Request) *Failure {
+	if r.Path == "/" || r.Path == batchPath {
+		return s.options(r)
+	}
+	rt, ok := s.table.route(r.Path)
+	switch {
+	case !ok:
+		return errNoRoute()
+	case r.Method == "OPTIONS":
+		return s.options(r)
+	case !rt.allows(r.Method):
+		return errMethod(rt.allow())
+	}
+	return nil
+}
+
+// options refuses a preflight that is none, as Kinto does.
+func (s *Service) options(r *Request) *Failure {
+	if r.Method != "OPTIONS" {
+		return nil
+	}
+	var problems []problem
+	for _, name := range []string{"Origin", "Access-Control-Request-Method"} {
+		if r.Header[strings.ToLower(name)] == "" {
+			problems = append(problems, problem{location: "header", name: name, description: "this header is mandatory"})
+		}
+	}
+	if problems == nil {
+		return nil
+	}
+	return invalid(problems...)
+}
+
+func (s *Service) staleRevision(ctx context.Context) fsm.Revision {
+	v, err := s.node.View(ctx, fsm.Freshness{Level: fsm.Stale})
+	if err != nil {
+		return 0
+	}
+	defer v.Close()
+	return v.Revision()
+}
+
+// run decides a request or a batch.
+func (p *planner) run(r *Request, spec *batchSpec) (*outline, error) {
+	if spec != nil {
+		return p.runBatch(r, spec)
+	}
+	return p.answer(r)
+}
+
+// finish renders an answer, or the error that stands in its place.
+func (s *Service) finish(out *outline, err error, from source, revision fsm.Revision) *Response {
+	var resp *Response
+	if err == nil {
+		resp, err = out.render(from)
+	}
+	if err != nil {
+		resp, _ = s.failure(err).outline().render(nil)
+	}
+	resp.Header = append(resp.Header[:len(resp.Header):len(resp.Header)], HeaderField{revisionHeader, strconv.FormatUint(uint64(revision), 10)})
+	return resp
+}
+
+const unavailable = "Service temporary unavailable due to overloading or maintenance, please retry later."
+
+// StatusInsufficientStorage is answered when the disk's reserve is reached.
+const StatusInsufficientStorage = 507
+
+// failure is the one place where errors become answers.
+func (s *Service) failure(err error) *Failure {
+	var f *Failure
+	var veto *plugins.Veto
+	switch {
+	case errors.As(err, &f):
+		return f
+	case errors.As(err, &veto):
+		return vetoed(veto)
+	case errors.Is(err, fsm.ErrTooLarge):
+		return errTooLarge("The request changes more than one transaction may.")
+	case errors.Is(err, fsm.ErrNoSpace):
+		return &Failure{Status: StatusInsufficientStorage, Errno: ErrnoBackend, Title: "Insufficient Storage",
+			Message: "No space left for writes, reads and deletions go on."}
+	case errors.Is(err, fsm.ErrUnknownOutcome):
+		return errUnavailable("The outcome of the request is unknown: it may have been done. "+
+			"Retry it with the same Idempotency-Key, which does it at most once.", s.retryAfter())
+	case errors.Is(err, fsm.ErrNoLeader), errors.Is(err, fsm.ErrNotLeader), errors.Is(err, fsm.ErrOverloaded), errors.Is(err, fsm.ErrHalted),
+		errors.Is(err, fsm.ErrClosed), errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
+		return errUnavailable(unavailable, s.retryAfter())
+	}
+	s.log.Error("request failed", "error", err)
+	return errInternal(s.cfg.Project.ErrorInfoLink)
+}
+
+func (s *Service) retryAfter() int { return int(s.cfg.Timeouts.RetryAfter / time.Second) }
+
+func vetoed(v *plugins.Veto) *Failure {
+	f := &Failure{Status: v.HTTPStatus(), Errno: v.Errno, Message: v.Message}
+	if f.Errno == 0 {
+		f.Errno = map[int]int{400: ErrnoInvalidParameters, 401: ErrnoMissingAuth, 403: ErrnoForbidden, 404: ErrnoInvalidID, 409: ErrnoConstraint,
+			412: ErrnoModifiedMeanwhile, 413: ErrnoTooLarge}[f.Status]
+	}
+	if f.Errno == 0 {
+		f.Errno = ErrnoUndefined
+	}
+	return f
+}
+
+// maxUnshared bounds the remembered lists in which nothing is shared.
+const maxUnshared = 4096
+
+type unsharedKey struct {
+	list     fsm.Path
+	revision fsm.Revision // of the list: any write to it makes a new key
+	who      string       // principals and permissions
+}
+
+// unsharedLists remembers lists that were searched for shared objects in vain.
+type unsharedLists struct {
+	mu   sync.Mutex
+	keys map[unsharedKey]struct{}
+}
+
+func (u *unsharedLists) has(k unsharedKey) bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	_, ok := u.keys[k]
+	return ok
+}
+
+func (u *unsharedLists) add(k unsharedKey) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.keys == nil || len(u.keys) >= maxUnshared {
+		u.keys = make(map[unsharedKey]struct{})
+	}
+	u.keys[k] = struct{}{}
+}
+
+// keyLocks holds one lock per key in use.
+type keyLocks struct {
+	mu sync.Mutex
+	m  map[string]*keyLock
+}
+
+type keyLock struct {
+	held  chan struct{} // of size 1
+	users int
+}
+
+// lock waits for the key; the result frees it. The context's error otherwise.
+func (l *keyLocks) lock(ctx context.Context, key string) (unlock func(), err error) {
+	l.mu.Lock()
+	if l.m == nil {
+		l.m = map[string]*keyLock{}
+	}
+	k := l.m[key]
+	if k == nil {
+		k = &keyLock{held: make(chan struct{}, 1)}
+		l.m[key] = k
+	}
+	k.users++
+	l.mu.Unlock()
+	leave := func() {
+		l.mu.Lock()
+		if k.users--; k.users == 0 {
+			delete(l.m, key)
+		}
+		l.mu.Unlock()
+	}
+	select {
+	case k.held <- struct{}{}:
+		return func() { <-k.held; leave() }, nil
+	case <-ctx.Done():
+		leave()
+		return nil, ctx.Err()
+	}
+}

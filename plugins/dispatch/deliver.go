@@ -1,0 +1,211 @@
+package dispatch
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"quinto/fsm"
+	"quinto/plugins"
+)
+
+var (
+	// errFenced: the delivery was not begun, or was cut off by us.
+	errFenced = errors.New("dispatch: not delivered by this leader")
+	// errGone: the event was trimmed before it could be delivered.
+	errGone = errors.New("dispatch: beyond the retention")
+)
+
+// job is one head for a worker.
+type job struct {
+	lane    *lane // for the result; a worker does not look into it
+	event   *fsm.Event
+	attempt int
+	again   bool  // counts as a retry
+	bury    bool  // record it as a dead letter
+	cause   error // why
+}
+
+type result struct {
+	job
+	err error
+}
+
+// startWorkers returns a channel that is closed when all workers have ended:
+// after r.jobs was closed.
+func (r *runner) startWorkers(ctx context.Context) <-chan struct{} {
+	var wg sync.WaitGroup
+	var bury sync.Mutex
+	for range r.d.o.Workers {
+		wg.Go(func() {
+			for j := range r.jobs {
+				res := result{job: j}
+				if j.bury {
+					bury.Lock()
+					res.err = r.buryLetter(ctx, j)
+					bury.Unlock()
+				} else {
+					res.err = r.deliver(ctx, j)
+				}
+				r.results <- res
+			}
+		})
+	}
+	ended := make(chan struct{})
+	go func() {
+		wg.Wait()
+		close(ended)
+	}()
+	return ended
+}
+
+// deliver sends one event. Leadership and bodies come from one view.
+func (r *runner) deliver(ctx context.Context, j job) (err error) {
+	if ctx.Err() != nil {
+		return errFenced
+	}
+	d := plugins.Delivery{Notifier: r.name, Cluster: r.cluster, Event: j.event, Attempt: j.attempt,
+		ID: plugins.DeliveryID(r.cluster, r.name, j.event.Revision)}
+	if d.Old, d.New, err = r.bodies(j.event); err != nil {
+		return err
+	}
+	inner, cancel := context.WithTimeout(ctx, r.d.o.DeliverTimeout)
+	defer cancel()
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("notifier panicked: %v", p)
+		}
+	}()
+	if err = r.n.Deliver(inner, d); err != nil && ctx.Err() != nil {
+		return errFenced // cut off by us
+	}
+	return err
+}
+
+// bodies reads what stood at the event's path before and after it. Errors:
+// errFenced, errGone.
+func (r *runner) bodies(e *fsm.Event) (before, after *fsm.Object, err error) {
+	v, err := r.d.view(r.term)
+	if err != nil {
+		return nil, nil, fmt.Errorf("%w: %w", errFenced, err)
+	}
+	defer v.Close()
+	get := func(revision fsm.Revision) (*fsm.Object, error) {
+		o, err := v.Version(e.Path, revision)
+		switch {
+		case err == nil:
+			return &o, nil
+		case errors.Is(err, fsm.ErrTrimmed) && e.Revision <= v.EventFloor():
+			return nil, errGone
+		case errors.Is(err, fsm.ErrTrimmed):
+			return nil, fmt.Errorf("body of %s at revision %d is missing", e.Path, revision)
+		default:
+			return nil, fmt.Errorf("%w: %w", errFenced, err)
+		}
+	}
+	if e.OldRevision != 0 {
+		if before, err = get(e.OldRevision); err != nil {
+			return nil, nil, err
+		}
+	}
+	if e.Action == fsm.ActionCreate || e.Action == fsm.ActionUpdate {
+		after, err = get(e.Revision)
+	}
+	return before, after, err
+}
+
+// DeadLetter is what is kept of a change that was given up: the value of the
+// replicated setting DeadLetterName.
+type DeadLetter struct {
+	ID       string        `json:"id"` // of the delivery
+	Revision fsm.Revision  `json:"revision"`
+	Action   string        `json:"action"`
+	Path     fsm.Path      `json:"path"`
+	Time     fsm.Timestamp `json:"time"` // of the change, ms
+	Buried   fsm.Timestamp `json:"buried"`
+	Attempts int           `json:"attempts"` // of the last leader
+	Error    string        `json:"error"`
+}
+
+// DeadLetterPrefix begins the names of a notifier's dead letters.
+func DeadLetterPrefix(notifier string) string { return "dead/" + notifier + "/" }
+
+// DeadLetterName is the replicated setting that holds one dead letter; names
+// sort by revision.
+func DeadLetterName(notifier string, revision fsm.Revision) string {
+	return fmt.Sprintf("%s%020d", DeadLetterPrefix(notifier), revision)
+}
+
+// buryLetter records j as a dead letter, dropping the oldest ones beyond
+// MaxDeadLetters. Called by one goroutine at a time.
+func (r *runner) buryLetter(ctx context.Context, j job) error {
+	v, err := r.d.view(r.term)
+	if err != nil {
+		return err
+	}
+	var names []string
+	err = v.Settings(DeadLetterPrefix(r.name), func(name string, _ []byte) bool {
+		names = append(names, name)
+		return true
+	})
+	v.Close()
+	if err != nil {
+		return err
+	}
+	now := r.d.o.Leader.Now()
+	value, err := json.Marshal(DeadLetter{
+		ID: plugins.DeliveryID(r.cluster, r.name, j.event.Revision), Revision: j.event.Revision, Action: j.event.Action.String(),
+		Path: j.event.Path, Time: j.event.Time, Buried: now, Attempts: j.attempt - 1, Error: shorten(j.cause),
+	})
+	if err != nil {
+		return err
+	}
+	t := fsm.Txn{Now: now}
+	for len(names) >= MaxDeadLetters {
+		r.log.Error("the table of dead letters is full; the oldest is forgotten", "name", names[0])
+		t.Ops = append(t.Ops, fsm.Op{Type: fsm.OpSetSetting, Name: names[0]})
+		names = names[1:]
+	}
+	t.Ops = append(t.Ops, fsm.Op{Type: fsm.OpSetSetting, Name: DeadLetterName(r.name, j.event.Revision), Value: value})
+	_, err = r.d.propose(ctx, r.term, t)
+	return err
+}
+
+func shorten(err error) string {
+	if err == nil {
+		return ""
+	}
+	s := err.Error()
+	if len(s) > MaxErrorBytes {
+		s = strings.ToValidUTF8(s[:MaxErrorBytes], "")
+	}
+	return s
+}
+
+// finish ends the workers and logs the cursor a last time, if the term goes on.
+func (r *runner) finish(ctx context.Context, ended <-chan struct{}) {
+	close(r.jobs)
+	select {
+	case <-ended:
+	case <-ctx.Done():
+		select {
+		case <-ended:
+		case <-time.After(abandonAfter):
+			r.log.Error("a delivery ignores the end of its context and is left behind", "workers", r.busy)
+		}
+	}
+	r.take()
+	if r.saving {
+		r.noteSaved(<-r.saved)
+	}
+	if term, _, ok := r.d.o.Leader.Leading(); ok && term == r.term {
+		last, cancel := context.WithTimeout(context.Background(), r.d.o.Grace)
+		defer cancel()
+		_ = r.saveNow(last) // said in the log by noteSaved; without it the next leader repeats a little
+	}
+	r.publish()
+}

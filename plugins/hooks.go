@@ -1,0 +1,134 @@
+package plugins
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+
+	"quinto/fsm"
+)
+
+// Change is one write of one object as BeforeCommit sees it, before it is in
+// the log.
+type Change struct {
+	Kind       string        // "bucket", "group", "collection", "record", or a kind of a plugin
+	Action     fsm.Action    // create, update, delete
+	Path       fsm.Path      // of the object
+	Old        *fsm.Object   // what stands there now; nil on create. Read only
+	New        *fsm.Object   // what will stand there; nil on delete. A hook may replace New.Data and New.ACL
+	UserID     string        // who writes, for example "basicauth:…"; empty: anonymous
+	Principals []string      // all principals of the request
+	View       fsm.Reader    // the state that the write is decided on; what is read becomes part of the decision
+	Now        fsm.Timestamp // the leader's clock, ms
+}
+
+// BeforeCommit is asked on the leader about each write, while it is decided.
+// It may refuse the write by returning a *Veto, or edit it by replacing
+// c.New.Data (a JSON object without id and last_modified) or c.New.ACL: bytes
+// are replaced, never changed in place. Any other error fails the request with
+// a 500. A write that conflicts with another is decided again, so a hook may
+// run more than once for one request and must have no effects of its own.
+type BeforeCommit interface {
+	BeforeCommit(ctx context.Context, c *Change) error
+}
+
+// Veto is the error by which a hook refuses a write.
+type Veto struct {
+	Status  int    // HTTP status, 400 to 499; anything else counts as 403
+	Errno   int    // Kinto's errno; 0 lets the API choose the one of the status
+	Message string // shown to the client
+}
+
+// Error implements error.
+func (v *Veto) Error() string { return fmt.Sprintf("refused with %d: %s", v.HTTPStatus(), v.Message) }
+
+// HTTPStatus returns Status, or 403 when it is not a 4xx.
+func (v *Veto) HTTPStatus() int {
+	if v.Status < 400 || v.Status > 499 {
+		return http.StatusForbidden
+	}
+	return v.Status
+}
+
+// RunBefore asks the hooks one after the other, each seeing the edits of those
+// before it, and returns the first error. A hook that panics is an error, not
+// a crash.
+func RunBefore(ctx context.Context, hooks []BeforeCommit, c *Change) error {
+	for _, h := range hooks {
+		if err := runOne(ctx, h, c); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func runOne(ctx context.Context, h BeforeCommit, c *Change) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("plugins: hook %T panicked: %v", h, p)
+		}
+	}()
+	return h.BeforeCommit(ctx, c)
+}
+
+// Observer hears of each change on every node, in order, soon after it was
+// applied there. Best effort: what happens before the node has started, or
+// while it is far behind, is not told. It must not block.
+type Observer interface {
+	Observe(e *fsm.Event)
+}
+
+// Authenticator tells who sends a request from its Authorization header.
+type Authenticator interface {
+	// Name prefixes the user ids that it yields, as in "basicauth:".
+	Name() string
+	// Authenticate returns the user id without prefix, or ok false when the
+	// header is not for it or the credentials are wrong. An error means that
+	// it could not find out. It reads nothing but r.
+	Authenticate(ctx context.Context, authorization string, r fsm.Reader) (userID string, ok bool, err error)
+}
+
+// Kind describes a further kind of object: one row of the table of resources.
+type Kind struct {
+	Name        string   // "account"
+	Plural      string   // "accounts": the segment of the URI
+	Parent      string   // name of the kind that owns it; empty: a root list
+	Permissions []string // that may be set on it, as in "read", "write"
+	// Validate refuses a body with a *Veto; nil accepts every JSON object.
+	Validate func(ctx context.Context, data []byte) error
+}
+
+// KindProvider adds kinds of objects.
+type KindProvider interface {
+	Kinds() []Kind
+}
+
+// Route is an endpoint outside the table of resources.
+type Route struct {
+	Method string // "GET"
+	Path   string // below the version prefix, as in "/attachments/:id"
+	Handle func(ctx context.Context, r *RouteRequest) *RouteResponse
+}
+
+// RouteRequest is what a Route is asked. It owns its bytes.
+type RouteRequest struct {
+	Method, Path, Query string
+	Params              map[string]string // of the ":name" segments of the Route
+	Header              map[string]string // lower-case names
+	Body                []byte
+	UserID              string
+	Principals          []string
+	View                fsm.Reader
+}
+
+// RouteResponse is a complete answer.
+type RouteResponse struct {
+	Status int
+	Header map[string]string
+	Body   []byte
+}
+
+// RouteProvider adds endpoints.
+type RouteProvider interface {
+	Routes() []Route
+}
