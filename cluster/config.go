@@ -1,0 +1,233 @@
+package cluster
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"regexp"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/raft"
+)
+
+// Limits of what a node keeps or accepts; passing one is an error with a name,
+// never unbounded memory.
+const (
+	MaxMembers       = 16       // nodes of one cluster
+	MaxNameBytes     = 63       // of a node's name, as in DNS labels
+	MaxAddrBytes     = 128      // of an address, so that gossip metadata fits
+	MaxConns         = 512      // inbound connections on the cluster port
+	MaxCallBytes     = 8 << 20  // one call or answer between nodes
+	MaxCalls         = 4096     // calls served at a time
+	MaxCallsBytes    = 96 << 20 // of the requests of calls served at a time
+	MaxQueued        = 8192     // transactions waiting for the proposer, unless configured
+	MaxQueuedBytes   = 64 << 20
+	MaxAppendEntries = 32       // × the largest group (512 KiB) = 16 MiB per Raft message
+	LogCacheBytes    = 32 << 20 // entries kept in memory for followers
+)
+
+// Times that are not settings.
+const (
+	leaderWait      = 2 * time.Second        // how long reads and forwards wait for a leader
+	preambleTimeout = 5 * time.Second        // a connection must say who it is
+	frameTimeout    = 30 * time.Second       // from the first byte of a frame to its last
+	dialTimeout     = 2 * time.Second        // TCP and preamble
+	statusTimeout   = time.Second            // one member's answer to a status call
+	callTimeout     = 5 * time.Second        // read index, join
+	enqueueTimeout  = 2 * time.Second        // Raft must take a proposal
+	retryMin        = 10 * time.Millisecond  // first pause before another try at the leader
+	retryMax        = 150 * time.Millisecond // longest
+	formTick        = 150 * time.Millisecond // pace of bootstrap and join
+	rejoinInterval  = 5 * time.Second        // gossip seeds are joined again: memberlist does not heal
+	leaveTimeout    = 500 * time.Millisecond
+	spaceInterval   = time.Second // free space is looked at
+)
+
+// Config says who a node is and how it works. The zero value of everything but
+// Name and, unless Memory, DataDir is usable.
+type Config struct {
+	// Name identifies the node in the cluster, for ever.
+	Name string
+	// DataDir holds the node's identity and its Raft log.
+	DataDir string
+	// Memory keeps the log in memory: for a single node only.
+	Memory bool
+	// ClusterAddr is host:port of the cluster port; empty: any free loopback
+	// port, which only a single node can do with.
+	ClusterAddr string
+	// GossipAddr is host:port of gossip (UDP and TCP); empty: no gossip.
+	GossipAddr string
+	// HTTPAddr is host:port of the public API, as others show it.
+	HTTPAddr string
+	// Join lists gossip addresses of nodes to find the cluster through.
+	Join []string
+	// Expect is how many empty nodes form a new cluster. Without Expect and Join
+	// the node bootstraps itself alone.
+	Expect int
+
+	// Secure says that Listen and Dial authenticate the other side; only then
+	// may addresses lie off loopback.
+	Secure bool
+	// Listen and Dial make connections; nil: plain TCP.
+	Listen func(addr string) (net.Listener, error)
+	Dial   func(ctx context.Context, addr string) (net.Conn, error)
+	// GossipKey encrypts gossip: 16, 24 or 32 bytes; nil: plaintext.
+	GossipKey []byte
+
+	// Raft's times; see raft.Config. CommitTimeout bounds, twice over, how late a
+	// follower learns of a commit when nothing else is written.
+	HeartbeatTimeout, ElectionTimeout, LeaderLease, CommitTimeout time.Duration
+	// RaftTimeout bounds one Raft message, unless it is a snapshot.
+	RaftTimeout time.Duration
+	// ForwardTimeout bounds a forwarded request, ApplyTimeout a proposal.
+	ForwardTimeout, ApplyTimeout time.Duration
+	// PromoteAfter is how long a new node must keep up before it may vote.
+	PromoteAfter time.Duration
+	// StallTimeout is how long a log append or commit may be pending on the
+	// leader before it gives up its peers, so that they elect another.
+	StallTimeout time.Duration
+
+	// A snapshot is taken after SnapshotBytes or SnapshotEntries of log. Behind
+	// it at most TrailingEntries, about TrailingBytes, are kept for followers.
+	SnapshotBytes, TrailingBytes     int64
+	SnapshotEntries, TrailingEntries uint64
+	SnapshotInterval                 time.Duration // how often that is looked at
+
+	// PendingWrites bounds the transactions that wait for the log; one more is
+	// fsm.ErrOverloaded. MaxQueued when 0.
+	PendingWrites int
+	// InFlight is how many proposals may be under way at a time.
+	InFlight int
+	// MinFreeBytes of disk must stay free, else writes are refused; negative: off.
+	MinFreeBytes int64
+	// FreeBytes measures free space; nil: the file system of DataDir.
+	FreeBytes func() (uint64, error)
+	// Events carries the store's events to the node's watchdog; nil: none.
+	Events *StoreEvents
+
+	// Now is the clock of entries; nil: time.Now.
+	Now func() time.Time
+	// Logger; nil: silent.
+	Logger hclog.Logger
+	// WrapLog lets a test put faults under the log; nil: none.
+	WrapLog func(raft.LogStore) raft.LogStore
+}
+
+func orDuration(v *time.Duration, d time.Duration) {
+	if *v == 0 {
+		*v = d
+	}
+}
+
+func (c Config) withDefaults() Config {
+	orDuration(&c.HeartbeatTimeout, time.Second)
+	orDuration(&c.ElectionTimeout, time.Second)
+	orDuration(&c.LeaderLease, c.HeartbeatTimeout/2)
+	orDuration(&c.CommitTimeout, 10*time.Millisecond)
+	orDuration(&c.RaftTimeout, 5*time.Second)
+	orDuration(&c.ForwardTimeout, 10*time.Second)
+	orDuration(&c.ApplyTimeout, 8*time.Second)
+	orDuration(&c.PromoteAfter, 5*time.Second)
+	orDuration(&c.StallTimeout, 5*time.Second)
+	orDuration(&c.SnapshotInterval, time.Second)
+	c.SnapshotBytes = max(c.SnapshotBytes, 0)
+	if c.SnapshotBytes == 0 {
+		c.SnapshotBytes = 64 << 20
+	}
+	if c.TrailingBytes == 0 {
+		c.TrailingBytes = 64 << 20
+	}
+	if c.SnapshotEntries == 0 {
+		c.SnapshotEntries = 32768
+	}
+	if c.TrailingEntries == 0 {
+		c.TrailingEntries = 16384
+	}
+	if c.MinFreeBytes == 0 {
+		c.MinFreeBytes = 64 << 20
+	}
+	c.InFlight = max(c.InFlight, 1)
+	if c.PendingWrites == 0 {
+		c.PendingWrites = MaxQueued
+	}
+	return c.withFunctions()
+}
+
+func (c Config) withFunctions() Config {
+	if c.Listen == nil {
+		c.Listen = func(addr string) (net.Listener, error) { return net.Listen("tcp", addr) }
+	}
+	if c.Dial == nil {
+		var d net.Dialer
+		c.Dial = func(ctx context.Context, addr string) (net.Conn, error) { return d.DialContext(ctx, "tcp", addr) }
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	if c.Logger == nil {
+		c.Logger = hclog.NewNullLogger()
+	}
+	if c.Events == nil {
+		c.Events = new(StoreEvents)
+	}
+	if c.WrapLog == nil {
+		c.WrapLog = func(s raft.LogStore) raft.LogStore { return s }
+	}
+	if c.ClusterAddr == "" {
+		c.ClusterAddr = "127.0.0.1:0"
+	}
+	return c
+}
+
+// No "@" or "/": names stand in addresses of the transport and in settings.
+var nameFormat = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9._-]*$`)
+
+// alone reports whether the node bootstraps itself without asking anybody.
+func (c *Config) alone() bool { return len(c.Join) == 0 && c.Expect <= 1 }
+
+func (c *Config) validate() error {
+	if !nameFormat.MatchString(c.Name) || len(c.Name) > MaxNameBytes {
+		return fmt.Errorf("%w: node name %q: letters, digits, '.', '_' and '-', at most %d", ErrConfig, c.Name, MaxNameBytes)
+	}
+	if c.Expect > MaxMembers || c.Expect < 0 {
+		return fmt.Errorf("%w: expect %d: at most %d nodes", ErrConfig, c.Expect, MaxMembers)
+	}
+	if c.Memory && !c.alone() {
+		return fmt.Errorf("%w: the memory backend is for a single node: it forgets its vote when it restarts", ErrConfig)
+	}
+	if !c.Memory && c.DataDir == "" {
+		return fmt.Errorf("%w: no data directory", ErrConfig)
+	}
+	if !c.alone() && c.GossipAddr == "" {
+		return fmt.Errorf("%w: join and expect need a gossip address", ErrConfig)
+	}
+	for _, a := range append([]string{c.ClusterAddr, c.GossipAddr}, c.Join...) {
+		if a == "" {
+			continue
+		}
+		if err := c.checkAddr(a); err != nil {
+			return err
+		}
+	}
+	if len(c.HTTPAddr) > MaxAddrBytes {
+		return fmt.Errorf("%w: address of %d bytes", ErrConfig, len(c.HTTPAddr))
+	}
+	return nil
+}
+
+// checkAddr refuses what is no host:port and, unless the connections are
+// secure, what lies off loopback: the ports trust whoever can reach them.
+func (c *Config) checkAddr(addr string) error {
+	host, _, err := net.SplitHostPort(addr)
+	if err != nil || len(addr) > MaxAddrBytes {
+		return fmt.Errorf("%w: address %q is not host:port", ErrConfig, addr)
+	}
+	if c.Secure || host == "localhost" {
+		return nil
+	}
+	if ip := net.ParseIP(host); ip == nil || !ip.IsLoopback() {
+		return fmt.Errorf("%w: %q", ErrPlaintext, addr)
+	}
+	return nil
+}

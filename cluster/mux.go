@@ -1,0 +1,354 @@
+package cluster
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"net"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"quinto/fsm"
+)
+
+// A connection on the cluster port begins with: magic (4), version (1), channel
+// (1), length of the hello (2), hello, CRC-32C of all before (4). The other side
+// answers one byte, welcome or why not, before anything else is read.
+const (
+	preambleMagic   = "QNTO"
+	preambleVersion = 1
+	preambleHead    = 4 + 1 + 1 + 2
+	maxHelloBytes   = 1024
+)
+
+// channel says what a connection carries. Numbers are for ever.
+type channel byte
+
+const (
+	channelRaft channel = 1
+	channelRPC  channel = 2
+)
+
+// Answers to a preamble. Numbers are for ever.
+const (
+	welcome          byte = 0
+	refuseVersion    byte = 1
+	refuseCluster    byte = 2 // foreign cluster or bootstrap configuration
+	refuseMisrouted  byte = 3 // the address belongs to another node now
+	refuseNotMember  byte = 4 // the receiver takes part in no cluster yet
+	refuseOutService byte = 5
+)
+
+var refusals = map[byte]error{
+	refuseVersion:    errors.New("peer speaks another version"),
+	refuseCluster:    ErrForeignCluster,
+	refuseMisrouted:  errors.New("address belongs to another node"),
+	refuseNotMember:  errors.New("peer has not joined yet"),
+	refuseOutService: errors.New("peer is out of service"),
+}
+
+// hello is who a connection comes from and goes to.
+type hello struct {
+	Cluster  string // "" until known
+	Founders uint64 // hash of the bootstrap configuration; 0: none
+	From, ID string // name and node id of the dialler
+	To       string // name of the node meant
+}
+
+func encodePreamble(ch channel, h *hello) []byte {
+	body := appendString(nil, h.Cluster)
+	body = binary.AppendUvarint(body, h.Founders)
+	body = appendString(appendString(appendString(body, h.From), h.ID), h.To)
+	b := append([]byte(preambleMagic), preambleVersion, byte(ch))
+	b = append(binary.BigEndian.AppendUint16(b, uint16(len(body))), body...)
+	return binary.BigEndian.AppendUint32(b, crc32.Checksum(b, castagnoli))
+}
+
+// readPreamble reads no byte beyond the preamble. The magic is looked at before
+// more is read: HTTP, TLS and noise end there.
+func readPreamble(r io.Reader) (channel, *hello, error) {
+	head := make([]byte, preambleHead, preambleHead+maxHelloBytes+4)
+	if _, err := io.ReadFull(r, head[:4]); err != nil {
+		return 0, nil, err
+	}
+	if string(head[:4]) != preambleMagic {
+		return 0, nil, fmt.Errorf("%w: no preamble", fsm.ErrCorrupt)
+	}
+	if _, err := io.ReadFull(r, head[4:]); err != nil {
+		return 0, nil, err
+	}
+	n := int(binary.BigEndian.Uint16(head[6:]))
+	if n > maxHelloBytes {
+		return 0, nil, fmt.Errorf("%w: preamble of %d bytes", fsm.ErrCorrupt, n)
+	}
+	all := head[:preambleHead+n+4]
+	if _, err := io.ReadFull(r, all[preambleHead:]); err != nil {
+		return 0, nil, err
+	}
+	body := all[:len(all)-4]
+	if crc32.Checksum(body, castagnoli) != binary.BigEndian.Uint32(all[len(body):]) {
+		return 0, nil, fmt.Errorf("%w: checksum of a preamble", fsm.ErrCorrupt)
+	}
+	if all[4] != preambleVersion {
+		return 0, nil, fmt.Errorf("%w: preamble %d", fsm.ErrUnknownType, all[4])
+	}
+	d := decoder{b: body[preambleHead:]}
+	h := &hello{Cluster: d.string(), Founders: d.uint(), From: d.string(), ID: d.string(), To: d.string()}
+	return channel(all[5]), h, d.err
+}
+
+// mux is the one TCP port: it makes, accepts and checks connections, and can
+// cut them all at once.
+type mux struct {
+	cfg   *Config
+	self  func(to string) *hello           // what this node says of itself
+	admit func(ch channel, h *hello) byte  // welcome or a refusal
+	serve func(conn net.Conn, peer *hello) // the rpc channel
+	ln    net.Listener
+	raft  chan net.Conn // accepted on the raft channel
+
+	wg     sync.WaitGroup
+	closed chan struct{}
+
+	mu       sync.Mutex
+	conns    map[*muxConn]struct{}
+	inbound  int
+	severed  bool
+	shutdown bool
+}
+
+// muxConn is a connection that the mux can cut.
+type muxConn struct {
+	net.Conn
+	m       *mux
+	inbound bool
+	once    sync.Once
+}
+
+// Close closes the connection once.
+func (c *muxConn) Close() error {
+	err := net.ErrClosed
+	c.once.Do(func() {
+		c.m.mu.Lock()
+		delete(c.m.conns, c)
+		if c.inbound {
+			c.m.inbound--
+		}
+		c.m.mu.Unlock()
+		err = c.Conn.Close()
+	})
+	return err
+}
+
+func newMux(cfg *Config) (*mux, error) {
+	ln, err := cfg.Listen(cfg.ClusterAddr)
+	if err != nil {
+		return nil, fmt.Errorf("cluster: listen on %q: %w", cfg.ClusterAddr, err)
+	}
+	return &mux{cfg: cfg, ln: ln, raft: make(chan net.Conn), closed: make(chan struct{}), conns: map[*muxConn]struct{}{}}, nil
+}
+
+// start begins to accept; self, admit and serve must be set.
+func (m *mux) start() {
+	m.wg.Go(m.acceptLoop)
+}
+
+func (m *mux) acceptLoop() {
+	for {
+		conn, err := m.ln.Accept()
+		if err != nil {
+			select {
+			case <-m.closed:
+				return
+			case <-time.After(retryMax): // out of descriptors, as a rule
+				continue
+			}
+		}
+		if c := m.track(conn, true); c != nil {
+			m.wg.Go(func() { m.greet(c) })
+		}
+	}
+}
+
+// track registers conn, or closes it when the node is cut off or full.
+func (m *mux) track(conn net.Conn, inbound bool) *muxConn {
+	c := &muxConn{Conn: conn, m: m, inbound: inbound}
+	m.mu.Lock()
+	ok := !m.severed && !m.shutdown && (!inbound || m.inbound < MaxConns)
+	if ok {
+		m.conns[c] = struct{}{}
+		if inbound {
+			m.inbound++
+		}
+	}
+	m.mu.Unlock()
+	if !ok {
+		_ = conn.Close() // refused: nobody reads an error
+		return nil
+	}
+	return c
+}
+
+// greet checks the preamble of an accepted connection and hands it on.
+func (m *mux) greet(c *muxConn) {
+	_ = c.SetDeadline(time.Now().Add(preambleTimeout)) // a dead connection shows in the read
+	ch, h, err := readPreamble(c)
+	if err != nil {
+		m.cfg.Logger.Debug("connection refused", "remote", c.RemoteAddr(), "error", err)
+		_ = c.Close()
+		return
+	}
+	answer := m.admit(ch, h)
+	if _, err := c.Write([]byte{answer}); err != nil || answer != welcome {
+		m.cfg.Logger.Debug("peer refused", "peer", h.From, "why", refusals[answer])
+		_ = c.Close()
+		return
+	}
+	_ = c.SetDeadline(time.Time{})
+	if ch == channelRPC {
+		m.serve(c, h)
+		return
+	}
+	select {
+	case m.raft <- c:
+	case <-m.closed:
+		_ = c.Close()
+	}
+}
+
+// dial connects to the node name at addr. Every error means that nothing was sent.
+func (m *mux) dial(ctx context.Context, ch channel, name, addr string) (net.Conn, error) {
+	if err := m.cfg.checkAddr(addr); err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	defer cancel()
+	conn, err := m.cfg.Dial(ctx, addr)
+	if err != nil {
+		return nil, err
+	}
+	c := m.track(conn, false)
+	if c == nil {
+		return nil, refusals[refuseOutService]
+	}
+	deadline, _ := ctx.Deadline()
+	_ = c.SetDeadline(deadline)
+	stop := context.AfterFunc(ctx, func() { _ = c.SetDeadline(time.Unix(1, 0)) })
+	defer stop()
+	var answer [1]byte
+	if _, err = c.Write(encodePreamble(ch, m.self(name))); err == nil {
+		_, err = io.ReadFull(c, answer[:])
+	}
+	if err == nil && answer[0] != welcome {
+		if err = refusals[answer[0]]; err == nil {
+			err = ErrRefused
+		}
+	}
+	if err != nil {
+		_ = c.Close()
+		return nil, fmt.Errorf("node %q at %s: %w", name, addr, err)
+	}
+	if !stop() {
+		_ = c.Close()
+		return nil, ctx.Err()
+	}
+	_ = c.SetDeadline(time.Time{})
+	return c, nil
+}
+
+// sever cuts all connections and makes no new ones until it is called with
+// false: a leader whose disk hangs still sends heartbeats, and only silence
+// lets the others elect.
+func (m *mux) sever(cut bool) {
+	m.mu.Lock()
+	m.severed = cut
+	m.mu.Unlock()
+	if cut {
+		m.closeConns()
+	}
+}
+
+// cut reports whether the node has cut itself off.
+func (m *mux) cut() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.severed
+}
+
+func (m *mux) closeConns() {
+	m.mu.Lock()
+	conns := make([]*muxConn, 0, len(m.conns))
+	for c := range m.conns {
+		conns = append(conns, c)
+	}
+	m.mu.Unlock()
+	for _, c := range conns {
+		_ = c.Close()
+	}
+}
+
+// close ends the port and all connections and waits for its goroutines.
+func (m *mux) close() error {
+	m.mu.Lock()
+	done := m.shutdown
+	m.shutdown = true
+	m.mu.Unlock()
+	if done {
+		return nil
+	}
+	close(m.closed)
+	err := m.ln.Close()
+	m.closeConns()
+	m.wg.Wait()
+	return err
+}
+
+// raftLayer is the raft channel as raft.StreamLayer. Its addresses are
+// "name@host:port", so that the preamble can say which node is meant.
+type raftLayer struct {
+	m    *mux
+	addr string
+}
+
+func raftAddress(name, addr string) raft.ServerAddress { return raft.ServerAddress(name + "@" + addr) }
+
+// Accept is net.Listener's.
+func (l *raftLayer) Accept() (net.Conn, error) {
+	select {
+	case c := <-l.m.raft:
+		return c, nil
+	case <-l.m.closed:
+		return nil, net.ErrClosed
+	}
+}
+
+// Close is net.Listener's; the port outlives Raft and is closed by the node.
+func (l *raftLayer) Close() error { return nil }
+
+// Addr is net.Listener's.
+func (l *raftLayer) Addr() net.Addr { return textAddr(l.addr) }
+
+// Dial is raft.StreamLayer's.
+func (l *raftLayer) Dial(address raft.ServerAddress, timeout time.Duration) (net.Conn, error) {
+	name, addr, ok := strings.Cut(string(address), "@")
+	if !ok {
+		name, addr = "", string(address)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	defer cancel()
+	return l.m.dial(ctx, channelRaft, name, addr)
+}
+
+type textAddr string
+
+// Network is net.Addr's.
+func (textAddr) Network() string { return "tcp" }
+
+// String is net.Addr's.
+func (a textAddr) String() string { return string(a) }

@@ -1,0 +1,100 @@
+package cluster
+
+import (
+	"bufio"
+	"context"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// callHandler serves one call. Its context ends with the caller's deadline or
+// with the node.
+type callHandler func(ctx context.Context, payload []byte) (callStatusCode, []byte)
+
+// maxCallTime bounds a call, whatever deadline its caller names.
+const maxCallTime = time.Minute
+
+// server answers calls on the rpc channel, a bounded number at a time.
+type server struct {
+	ctx      context.Context
+	handlers map[callType]callHandler
+	// member says whether a peer may call more than join.
+	member func(*hello) bool
+
+	calls atomic.Int64
+	bytes atomic.Int64
+	wg    sync.WaitGroup
+}
+
+// serve reads calls from conn until it ends.
+func (s *server) serve(conn net.Conn, h *hello) {
+	handlers := s.handlers
+	if !s.member(h) {
+		handlers = map[callType]callHandler{callJoin: s.handlers[callJoin]}
+	}
+	out := make(chan []byte, clientQueue)
+	done := make(chan struct{})
+	var writer sync.WaitGroup
+	writer.Go(func() { writeFrames(conn, out, done) })
+	r := bufio.NewReaderSize(conn, 64<<10)
+	for {
+		f, err := readFrame(r, conn)
+		if err != nil {
+			break
+		}
+		s.accept(handlers[f.kind], f, out, done)
+	}
+	_ = conn.Close() // ends the writer too, whatever ended the reader
+	close(done)
+	writer.Wait()
+}
+
+// accept starts the handler h of a call, or refuses it at once; nil: a call that
+// this node does not know, or not from this peer.
+func (s *server) accept(h callHandler, f *frame, out chan<- []byte, done <-chan struct{}) {
+	answer := func(status callStatusCode, payload []byte) {
+		b := encodeFrame(&frame{kind: f.kind, status: status, id: f.id, payload: payload})
+		select {
+		case out <- b:
+		case <-done: // the caller is gone
+		}
+	}
+	size := int64(len(f.payload))
+	if h == nil {
+		answer(statusUnknown, nil)
+		return
+	}
+	calls, bytes := s.calls.Add(1), s.bytes.Add(size)
+	if calls > MaxCalls || bytes > MaxCallsBytes {
+		s.calls.Add(-1)
+		s.bytes.Add(-size)
+		answer(statusOverloaded, nil)
+		return
+	}
+	s.wg.Go(func() {
+		defer s.calls.Add(-1)
+		defer s.bytes.Add(-size)
+		ctx, cancel := context.WithTimeout(s.ctx, min(time.Duration(f.deadline)*time.Millisecond, maxCallTime))
+		defer cancel()
+		status, payload := h(ctx, f.payload)
+		if len(payload) > MaxCallBytes {
+			status, payload = statusFailed, []byte("answer beyond the limit of a call")
+		}
+		answer(status, payload)
+	})
+}
+
+// drain waits until no call is served or ctx ends.
+func (s *server) drain(ctx context.Context) {
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for s.calls.Load() > 0 {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}

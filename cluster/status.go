@@ -1,0 +1,167 @@
+package cluster
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/hashicorp/raft"
+
+	"quinto/fsm"
+)
+
+// nodeStatus is how far a node is.
+type nodeStatus struct {
+	Name, ID, HTTP, Addr string
+	Term                 uint64
+	Revision             fsm.Revision
+	Applied              uint64 // Raft index
+	Ready                bool
+}
+
+func (s *nodeStatus) encode() []byte {
+	b := appendString(appendString(appendString(appendString(nil, s.Name), s.ID), s.HTTP), s.Addr)
+	b = binary.AppendUvarint(binary.AppendUvarint(b, s.Term), uint64(s.Revision))
+	return appendBool(binary.AppendUvarint(b, s.Applied), s.Ready)
+}
+
+func decodeStatus(b []byte) (*nodeStatus, error) {
+	d := decoder{b: b}
+	s := &nodeStatus{Name: d.string(), ID: d.string(), HTTP: d.string(), Addr: d.string()}
+	s.Term, s.Revision, s.Applied, s.Ready = d.uint(), fsm.Revision(d.uint()), d.uint(), d.bool()
+	return s, d.err
+}
+
+func (n *Node) status() *nodeStatus {
+	return &nodeStatus{
+		Name: n.cfg.Name, ID: n.ident.get().ID, HTTP: n.cfg.HTTPAddr, Addr: n.addr,
+		Term: n.raft.CurrentTerm(), Revision: n.fsm.Revision(), Applied: n.fsm.Applied(), Ready: n.Ready() == nil,
+	}
+}
+
+func (n *Node) serveStatus(context.Context, []byte) (callStatusCode, []byte) {
+	return statusOK, n.status().encode()
+}
+
+func (n *Node) askStatus(ctx context.Context, name, addr string) (*nodeStatus, error) {
+	if name == n.cfg.Name {
+		return n.status(), nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, statusTimeout)
+	defer cancel()
+	f, err := n.client.call(ctx, name, addr, callStatus, nil)
+	if err != nil {
+		return nil, err
+	}
+	if f.status != statusOK {
+		return nil, fmt.Errorf("cluster: status of %q: answer %d", name, f.status)
+	}
+	return decodeStatus(f.payload)
+}
+
+// Ready returns nil when this node serves linearizable reads now, else why not.
+func (n *Node) Ready() error {
+	switch {
+	case n.ctx.Err() != nil:
+		return fsm.ErrClosed
+	case n.health.fault() != nil:
+		return n.health.fault()
+	case n.fsm.HaltError() != nil:
+		return n.fsm.HaltError()
+	case !n.caughtUp.Load():
+		return errors.New("cluster: has not caught up since its start")
+	case n.IsLeader():
+		return nil
+	}
+	if l, ok := n.currentLeader(); !ok || l.self {
+		return fsm.ErrNoLeader
+	}
+	if s := n.Staleness(); s > staleLimit*n.cfg.HeartbeatTimeout {
+		return fmt.Errorf("%w: no word for %s", fsm.ErrNoLeader, s)
+	}
+	return nil
+}
+
+// staleLimit is after how many heartbeat timeouts without a word from the
+// leader a follower calls itself not ready.
+const staleLimit = 2
+
+// Members returns the members as Raft knows them, each asked how far it is, for
+// at most a second. A member that does not answer has revision 0 and is not
+// ready.
+func (n *Node) Members(ctx context.Context) ([]fsm.Member, error) {
+	servers := n.servers()
+	if len(servers) == 0 {
+		servers = []raft.Server{{ID: raft.ServerID(n.cfg.Name), Address: raft.ServerAddress(n.addr), Suffrage: raft.Nonvoter}}
+	}
+	_, leaderID := n.raft.LeaderWithID()
+	out := make([]fsm.Member, len(servers))
+	var wg sync.WaitGroup
+	for i, s := range servers {
+		wg.Go(func() { out[i] = n.member(ctx, s, leaderID) })
+	}
+	wg.Wait()
+	var top fsm.Revision
+	for _, m := range out {
+		top = max(top, m.Revision)
+		if m.Role == roleLeader && m.Revision > 0 {
+			top = m.Revision
+			break
+		}
+	}
+	for i := range out {
+		if out[i].Revision < top {
+			out[i].Lag = uint64(top - out[i].Revision)
+		}
+	}
+	return out, ctx.Err()
+}
+
+const (
+	roleLeader   = "leader"
+	roleFollower = "follower"
+	voter        = "voter"
+	nonvoter     = "nonvoter"
+)
+
+func (n *Node) member(ctx context.Context, s raft.Server, leaderID raft.ServerID) fsm.Member {
+	name := string(s.ID)
+	m := fsm.Member{Name: name, Role: roleFollower, Suffrage: nonvoter, Cluster: n.peerAddr(name, string(s.Address))}
+	if s.ID == leaderID {
+		m.Role = roleLeader
+	}
+	if s.Suffrage == raft.Voter {
+		m.Suffrage = voter
+	}
+	if p, ok := n.gossip.peer(name); ok {
+		m.HTTP = p.HTTP
+	}
+	st, err := n.askStatus(ctx, name, m.Cluster)
+	if err != nil {
+		n.log.Debug("no status", "node", name, "error", err)
+		return m
+	}
+	m.HTTP, m.Revision, m.Ready = st.HTTP, st.Revision, st.Ready
+	return m
+}
+
+// Leader returns the leader as this node knows it, without asking it anything:
+// Revision, Lag and Ready are set only when it is this node.
+func (n *Node) Leader() (fsm.Member, bool) {
+	addr, id := n.raft.LeaderWithID()
+	if id == "" {
+		return fsm.Member{}, false
+	}
+	m := fsm.Member{Name: string(id), Role: roleLeader, Suffrage: voter}
+	if m.Name == n.cfg.Name {
+		m.HTTP, m.Cluster, m.Revision, m.Ready = n.cfg.HTTPAddr, n.addr, n.fsm.Revision(), n.Ready() == nil
+		return m, true
+	}
+	m.Cluster = n.peerAddr(m.Name, string(addr))
+	if p, ok := n.gossip.peer(m.Name); ok {
+		m.HTTP = p.HTTP
+	}
+	return m, true
+}
