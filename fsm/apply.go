@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"sort"
 
+	"github.com/cespare/xxhash/v2"
 	"github.com/cockroachdb/pebble/v2"
 )
 
@@ -52,10 +53,15 @@ type applier struct {
 	lists map[Path]*ListInfo  // read or changed in this batch; written by finish
 	known map[Path]indexEntry // index rows as the batch leaves them: compares of one group repeat
 	since map[string]Revision // the same for memberships
+	hot   *hot                // rows of the state before the batch
+
+	touched map[string]struct{} // principals whose memberships changed
+	forget  bool                // rows vanished by range
 }
 
-func newApplier(db *pebble.DB, m meta) *applier {
-	return &applier{batch: db.NewIndexedBatch(), meta: m, lists: map[Path]*ListInfo{}, known: map[Path]indexEntry{}, since: map[string]Revision{}}
+func newApplier(db *pebble.DB, m meta, h *hot) *applier {
+	return &applier{batch: db.NewIndexedBatch(), meta: m, hot: h, lists: map[Path]*ListInfo{},
+		known: map[Path]indexEntry{}, since: map[string]Revision{}, touched: map[string]struct{}{}}
 }
 
 // group applies one entry. An error means that nothing of it was applied and
@@ -72,16 +78,16 @@ func (a *applier) group(data []byte) ([]Result, error) {
 		return nil, fmt.Errorf("%w: entry of cluster %q in the state of %q", ErrCorrupt, g.ClusterID, a.meta.ClusterID)
 	}
 	results := make([]Result, len(g.Txns))
-	sum := sha256.New()
-	sum.Write(a.meta.StateHash[:])
-	sum.Write(data)
+	// The entry itself goes in as a fast hash: its bytes have their own checksum,
+	// what must be told apart is what nodes made of them.
+	seen := binary.BigEndian.AppendUint64(a.meta.StateHash[:len(a.meta.StateHash):len(a.meta.StateHash)], xxhash.Sum64(data))
 	for i := range g.Txns {
 		if results[i], err = a.txn(&g.Txns[i]); err != nil {
 			return nil, err
 		}
-		sum.Write(digest(nil, &results[i]))
+		seen = digest(seen, &results[i])
 	}
-	sum.Sum(a.meta.StateHash[:0])
+	a.meta.StateHash = sha256.Sum256(seen)
 	return results, nil
 }
 
@@ -153,6 +159,9 @@ func (a *applier) holds(c *Compare) (bool, error) {
 func (a *applier) memberSince(principal string) (Revision, error) {
 	if r, ok := a.since[principal]; ok {
 		return r, nil
+	}
+	if m, ok := a.hot.member(principal, a.hot.revision); ok && !a.forget {
+		return m.at, nil // unchanged in this batch, else it were in since
 	}
 	var n uint64
 	v, found, err := a.get(key(spaceMemberAt, principal))
@@ -280,6 +289,10 @@ func readCopy(r pebble.Reader, k []byte) ([]byte, bool, error) {
 
 func (a *applier) index(p Path) (indexEntry, bool, error) {
 	if e, ok := a.known[p]; ok {
+		return e, e.Revision != 0, nil
+	}
+	if e, ok := a.hot.row(p, a.hot.revision); ok && !a.forget {
+		a.known[p] = e
 		return e, e.Revision != 0, nil
 	}
 	e, found, err := readIndex(a.batch, p)

@@ -20,6 +20,12 @@ type FSM struct {
 	store *store.Store
 	cache *objectCache
 
+	// stateMu makes a commit and a View's snapshot one after the other: the
+	// database, meta and hot that a View takes belong together.
+	stateMu sync.RWMutex
+	db      *pebble.DB
+	hot     *hot
+
 	mu      sync.Mutex
 	meta    meta
 	waiters []waiter
@@ -50,6 +56,7 @@ func Open(s *store.Store) (*FSM, error) {
 		return nil, err
 	}
 	f.meta = m.atLeast(s.Applied())
+	f.db, f.hot = h.DB(), newHot(m.Revision)
 	return f, nil
 }
 
@@ -116,7 +123,7 @@ func (f *FSM) ApplyBatch(logs []*raft.Log) []any {
 	if halt != nil {
 		return fill(out, halt)
 	}
-	a := newApplier(h.DB(), m)
+	a := newApplier(h.DB(), m, f.hot)
 	defer func() { _ = a.batch.Close() }() // a committed batch has nothing left to fail
 	for i, l := range logs {
 		if err := f.entry(a, l, &out[i]); err != nil {
@@ -169,9 +176,12 @@ func (f *FSM) commit(a *applier) error {
 	if err := a.finish(f.store.AppliedKey()); err != nil {
 		return err
 	}
+	f.stateMu.Lock()
+	defer f.stateMu.Unlock()
 	if err := a.batch.Commit(pebble.NoSync); err != nil {
 		return err
 	}
+	f.hot.commit(a.meta.Revision, a.known, a.touched, a.forget)
 	f.store.NoteApplied(a.meta.Index)
 	f.publish(a.meta)
 	return nil
@@ -331,6 +341,9 @@ func (f *FSM) Restore(rc io.ReadCloser) error {
 			return fmt.Errorf("%w: snapshot of cluster %q into the state of %q", ErrCorrupt, m.ClusterID, id)
 		}
 		f.mu.Unlock()
+		f.stateMu.Lock()
+		defer f.stateMu.Unlock()
+		f.db, f.hot = h.DB(), newHot(m.Revision)
 		f.cache.clear()
 		f.publish(m)
 		return nil

@@ -147,12 +147,14 @@ func (a *applier) members(p Path, old, now []string, r Revision) error {
 
 func (a *applier) touchMember(m string, r Revision) error {
 	a.since[m] = r
+	a.touched[m] = struct{}{}
 	return a.set(key(spaceMemberAt, m), binary.BigEndian.AppendUint64(nil, uint64(r)))
 }
 
 // clearTree removes everything strictly under root, of any size, by ranges.
 // Only memberships are visited one by one.
 func (a *applier) clearTree(root Path, r Revision) error {
+	a.forget = true
 	start, end := treeSpan(spaceMembers, root)
 	err := a.each(start, end, func(k, v []byte) error {
 		members, err := decodeMembers(v)
@@ -228,6 +230,7 @@ func (a *applier) purge(op *Op) error {
 	if err != nil || op.LastModified <= l.Floor {
 		return err
 	}
+	a.forget = true
 	prefix := listPrefix(spaceObject, op.Path)
 	end := prefixEnd(prefix)
 	if op.LastModified < 1<<62 {

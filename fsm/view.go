@@ -26,6 +26,7 @@ type Reader interface {
 	// points to stay valid.
 	Scan(list Path, o ScanOptions, f func(*Object) bool) error
 	// Groups returns the objects whose members contain principal, by path.
+	// The slice is shared: it must not be changed.
 	Groups(principal string) ([]Path, error)
 }
 
@@ -52,6 +53,7 @@ type View struct {
 	snap   *pebble.Snapshot
 	meta   meta
 	cache  *objectCache
+	hot    *hot
 	record bool
 	reads  map[Compare]struct{}
 }
@@ -64,18 +66,29 @@ func (f *FSM) View() (*View, error) {
 	if err := f.HaltError(); err != nil {
 		return nil, err
 	}
-	h := f.store.Acquire()
-	if h == nil {
-		return nil, ErrClosed
+	for {
+		h := f.store.Acquire()
+		if h == nil {
+			return nil, ErrClosed
+		}
+		if v := f.viewOf(h); v != nil {
+			return v, nil
+		}
+		h.Release() // replaced by a restore just now
 	}
-	v := &View{handle: h, snap: h.DB().NewSnapshot(), cache: f.cache}
-	m, err := readMeta(v.snap)
-	if err != nil {
-		v.Close()
-		return nil, err
+}
+
+// viewOf takes a View of h, or nil when h is no longer the state.
+func (f *FSM) viewOf(h *store.Handle) *View {
+	f.stateMu.RLock()
+	defer f.stateMu.RUnlock()
+	if f.db != h.DB() {
+		return nil
 	}
-	v.meta = m
-	return v, nil
+	f.mu.Lock()
+	m := f.meta
+	f.mu.Unlock()
+	return &View{handle: h, snap: h.DB().NewSnapshot(), meta: m, cache: f.cache, hot: f.hot}
 }
 
 // Close gives the store's memory free. The View must not be used afterwards.
@@ -138,7 +151,7 @@ func (v *View) Get(p Path) (Object, error) {
 	if !p.IsObject() {
 		return Object{}, nil // cannot exist
 	}
-	at, found, err := readIndex(v.snap, p)
+	at, found, err := v.index(p)
 	if err != nil {
 		return Object{}, err
 	}
@@ -161,6 +174,20 @@ func (v *View) Get(p Path) (Object, error) {
 		v.cache.put(p, &o)
 	}
 	return o, err
+}
+
+func (v *View) index(p Path) (indexEntry, bool, error) {
+	shallow := p.Depth() <= hotDepth
+	if shallow {
+		if e, ok := v.hot.row(p, v.meta.Revision); ok {
+			return e, e.Revision != 0, nil
+		}
+	}
+	e, found, err := readIndex(v.snap, p)
+	if shallow && err == nil {
+		v.hot.learn(p, e, v.meta.Revision)
+	}
+	return e, found, err
 }
 
 // List implements Reader.
@@ -220,6 +247,10 @@ func (v *View) Groups(principal string) ([]Path, error) {
 	if !validPrincipal(principal) {
 		return nil, nil
 	}
+	if m, ok := v.hot.member(principal, v.meta.Revision); ok {
+		v.note(CompareMember, principal, m.at)
+		return m.groups, nil
+	}
 	row, found, err := readCopy(v.snap, key(spaceMemberAt, principal))
 	if err != nil {
 		return nil, err
@@ -231,15 +262,17 @@ func (v *View) Groups(principal string) ([]Path, error) {
 		}
 	}
 	v.note(CompareMember, principal, Revision(at))
-	if !found {
-		return nil, nil
-	}
 	var paths []Path
-	prefix := memberKey(principal, "")
-	err = v.each(prefix, prefixEnd(prefix), func(k, _ []byte) (bool, error) {
-		paths = append(paths, Path(k[len(prefix):]))
-		return true, nil
-	})
+	if found {
+		prefix := memberKey(principal, "")
+		err = v.each(prefix, prefixEnd(prefix), func(k, _ []byte) (bool, error) {
+			paths = append(paths, Path(k[len(prefix):]))
+			return true, nil
+		})
+	}
+	if err == nil {
+		v.hot.learnMember(principal, Revision(at), paths, v.meta.Revision)
+	}
 	return paths, err
 }
 

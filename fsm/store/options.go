@@ -24,7 +24,7 @@ const (
 	DefaultCacheBytes int64 = 128 << 20
 	// DefaultMemTableBytes is the size at which a memtable is flushed. What a
 	// crash loses of it is replayed from the Raft log.
-	DefaultMemTableBytes uint64 = 16 << 20
+	DefaultMemTableBytes uint64 = 32 << 20
 	// DefaultFlushTimeout bounds the wait of Persist and Install for a flush.
 	DefaultFlushTimeout = 30 * time.Second
 	// CloseTimeout bounds the wait of Close for handles held by others.
@@ -34,7 +34,7 @@ const (
 	indexBlockBytes       = 32 << 10
 	bloomBitsPerKey       = 10
 	memTableStopThreshold = 4 // memtables queued before writes stall
-	l0CompactionThreshold = 2
+	l0CompactionThreshold = 4
 	l0StopWritesThreshold = 1000 // Apply must not stall because of compactions
 	maxCompactions        = 2
 )
@@ -135,6 +135,9 @@ func (s *Store) pebbleOptions(mustExist bool) *pebble.Options {
 		l.IndexBlockSize = indexBlockBytes
 		l.FilterPolicy = bloom.FilterPolicy(bloomBitsPerKey)
 		l.Compression = func() *sstable.CompressionProfile { return sstable.SnappyCompression }
+		if i == 0 { // rewritten soon: compressing them twice was 4 % of a write
+			l.Compression = func() *sstable.CompressionProfile { return sstable.NoCompression }
+		}
 	}
 	return o
 }

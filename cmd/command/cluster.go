@@ -1,0 +1,244 @@
+package command
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"quinto/api"
+	"quinto/fsm"
+)
+
+const (
+	statusTimeout = 10 * time.Second
+	hashTimeout   = 5 * time.Minute // a full hash reads all data of a node
+	maxAnswer     = 1 << 20         // bytes of an answer that are read
+	hashAttempts  = 6               // until no entry falls between two nodes' hashes
+	hashPause     = 500 * time.Millisecond
+	versionPrefix = "/v1"
+)
+
+// errDiffer is returned when nodes at one revision have different content.
+var errDiffer = errors.New("the nodes differ at the same revision: one of them is damaged")
+
+// remote is a node as its public port shows it.
+type remote struct {
+	base     string // without a slash at the end
+	user     string // "name:password", or empty
+	asJSON   bool
+	rootFlag string
+}
+
+func clusterCommand() *cobra.Command {
+	var r remote
+	c := &cobra.Command{Use: "cluster", Short: "Ask a running cluster how it is"}
+	status := &cobra.Command{
+		Use: "status", Short: "Show the leader and the members", Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error { return r.run(c, r.status) },
+	}
+	hash := &cobra.Command{
+		Use: "hash", Short: "Compare the content of all nodes", Args: cobra.NoArgs,
+		Long: "Compare the content of all nodes at one revision. Each reads all of its data for it.",
+		RunE: func(c *cobra.Command, _ []string) error { return r.run(c, r.hash) },
+	}
+	for _, sub := range []*cobra.Command{status, hash} {
+		sub.Flags().StringVar(&r.rootFlag, "http", "http://127.0.0.1:8888", "`URL` of any node")
+		sub.Flags().StringVar(&r.user, "auth", "", "authenticate as `USER:PASSWORD`")
+		sub.Flags().BoolVar(&r.asJSON, "json", false, "print JSON")
+		c.AddCommand(sub)
+	}
+	return c
+}
+
+func (r *remote) run(c *cobra.Command, f func(context.Context, io.Writer) error) error {
+	base, err := baseURL(r.rootFlag)
+	if err != nil {
+		return err
+	}
+	r.base = base
+	if err := f(c.Context(), c.OutOrStdout()); err != nil {
+		return failure{err}
+	}
+	return nil
+}
+
+// baseURL accepts a node's URL with or without scheme and version.
+func baseURL(text string) (string, error) {
+	if !strings.Contains(text, "://") {
+		text = "http://" + text
+	}
+	u, err := url.Parse(text)
+	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+		return "", fmt.Errorf("--http %q: not the URL of a node, such as http://127.0.0.1:8888", text)
+	}
+	return strings.TrimSuffix(strings.TrimRight(u.Scheme+"://"+u.Host+u.Path, "/"), versionPrefix), nil
+}
+
+// get asks the node at base and decodes its answer into v.
+func (r *remote) get(ctx context.Context, base, path string, timeout time.Duration, v any) error {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, base+versionPrefix+path, nil)
+	if err != nil {
+		return err
+	}
+	if user, password, ok := strings.Cut(r.user, ":"); ok {
+		request.SetBasicAuth(user, password)
+	}
+	answer, err := http.DefaultClient.Do(request)
+	if err != nil {
+		var u *url.Error // its text repeats the URL
+		if errors.As(err, &u) {
+			err = u.Err
+		}
+		return fmt.Errorf("%s does not answer: %w", base, err)
+	}
+	defer func() { _ = answer.Body.Close() }() // only read
+	body, err := io.ReadAll(io.LimitReader(answer.Body, maxAnswer))
+	if err != nil {
+		return fmt.Errorf("%s: %w", base, err)
+	}
+	switch {
+	case answer.StatusCode == http.StatusForbidden || answer.StatusCode == http.StatusUnauthorized:
+		return fmt.Errorf("%s does not tell: ask from the same machine, or with --auth as one of quinto.cluster_status_principals", base)
+	case answer.StatusCode != http.StatusOK:
+		return fmt.Errorf("%s answers %s: %s", base, answer.Status, body[:min(len(body), 200)])
+	}
+	if err := json.Unmarshal(body, v); err != nil {
+		return fmt.Errorf("%s is not a quinto node: %w", base, err)
+	}
+	return nil
+}
+
+func (r *remote) status(ctx context.Context, out io.Writer) error {
+	var s api.ClusterStatus
+	if err := r.get(ctx, r.base, api.ClusterPath, statusTimeout, &s); err != nil {
+		return err
+	}
+	if r.asJSON {
+		return printJSON(out, s)
+	}
+	leader := s.Leader
+	if leader == "" {
+		leader = "none"
+	}
+	fmt.Fprintf(out, "leader %s, term %d, revision %d\n\n", leader, s.Term, s.Revision)
+	t := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "NAME\tROLE\tSUFFRAGE\tHTTP\tCLUSTER\tREVISION\tLAG\tREADY")
+	for _, m := range s.Members {
+		ready := "no"
+		if m.Ready {
+			ready = "yes"
+		}
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%d\t%d\t%s\n", m.Name, m.Role, m.Suffrage, m.HTTP, m.Cluster, m.Revision, m.Lag, ready)
+	}
+	return t.Flush()
+}
+
+// hashReport is what `quinto cluster hash --json` prints.
+type hashReport struct {
+	// Equal says that all nodes answered, at one revision, with the same hashes.
+	Equal    bool           `json:"equal"`
+	Revision fsm.Revision   `json:"revision"` // the one at which all were asked
+	Nodes    []api.NodeHash `json:"nodes"`
+
+	apart bool // they answered at different revisions
+}
+
+// hash asks all nodes for their hashes. While somebody writes, and for moments
+// after (cursors of notifiers are entries that make no revision), nodes stand at
+// different entries of the log; so a difference counts only if it stays.
+func (r *remote) hash(ctx context.Context, out io.Writer) error {
+	var report hashReport
+	for attempt := range hashAttempts {
+		var err error
+		if report, err = r.hashes(ctx); err != nil {
+			return err
+		}
+		if report.Equal || attempt == hashAttempts-1 {
+			break
+		}
+		select {
+		case <-time.After(hashPause):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	if err := r.printHashes(out, report); err != nil {
+		return err
+	}
+	switch {
+	case report.apart:
+		return errors.New("the nodes were never at one revision: compare when nobody writes")
+	case !report.Equal:
+		return errDiffer
+	}
+	return nil
+}
+
+func (r *remote) hashes(ctx context.Context) (hashReport, error) {
+	var s api.ClusterStatus
+	if err := r.get(ctx, r.base, api.ClusterPath, statusTimeout, &s); err != nil {
+		return hashReport{}, err
+	}
+	report := hashReport{Equal: true, Revision: s.Revision, Nodes: make([]api.NodeHash, len(s.Members))}
+	errs := make(chan error, len(s.Members))
+	for i, m := range s.Members {
+		go func() {
+			if m.HTTP == "" {
+				errs <- fmt.Errorf("node %s does not answer", m.Name)
+				return
+			}
+			errs <- r.get(ctx, "http://"+m.HTTP, fmt.Sprintf("%s?revision=%d", api.HashPath, s.Revision), hashTimeout, &report.Nodes[i])
+		}()
+	}
+	var failed []error
+	for range s.Members {
+		failed = append(failed, <-errs)
+	}
+	if err := errors.Join(failed...); err != nil {
+		return hashReport{}, err
+	}
+	for _, n := range report.Nodes {
+		first := report.Nodes[0]
+		report.apart = report.apart || n.Revision != first.Revision
+		report.Equal = report.Equal && n.Revision == first.Revision && n.ClusterID == first.ClusterID && n.State == first.State && n.Full == first.Full
+		report.Revision = max(report.Revision, n.Revision)
+	}
+	return report, nil
+}
+
+func (r *remote) printHashes(out io.Writer, report hashReport) error {
+	if r.asJSON {
+		return printJSON(out, report)
+	}
+	t := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "NAME\tREVISION\tSTATE\tFULL")
+	for _, n := range report.Nodes {
+		fmt.Fprintf(t, "%s\t%d\t%s\t%s\n", n.Name, n.Revision, n.State, n.Full)
+	}
+	if err := t.Flush(); err != nil {
+		return err
+	}
+	if report.Equal {
+		fmt.Fprintf(out, "\nall nodes are equal at revision %d\n", report.Revision)
+	}
+	return nil
+}
+
+func printJSON(out io.Writer, v any) error {
+	b, err := json.Marshal(v)
+	if err == nil {
+		_, err = fmt.Fprintf(out, "%s\n", b)
+	}
+	return err
+}

@@ -1,0 +1,368 @@
+package command
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/hashicorp/go-hclog"
+
+	"quinto/api"
+	"quinto/api/auth"
+	"quinto/api/resource"
+	"quinto/cluster"
+	"quinto/fsm"
+	"quinto/fsm/store"
+	"quinto/internal/config"
+	"quinto/plugins"
+	"quinto/plugins/dispatch"
+)
+
+const (
+	storeFolder = "db"   // in the data folder
+	nameFile    = "name" // in the data folder: the name of a node that was given none
+	memoryName  = "memory"
+)
+
+// NodeOptions say what OpenNode wires together.
+type NodeOptions struct {
+	Config *config.Config
+	// Logger gets what the parts have to say; nil: silent.
+	Logger hclog.Logger
+	// Plugins are those that the configuration may name; nil: plugins.Registered().
+	Plugins *plugins.Registry
+}
+
+// Node is a running node: its state, its part in the cluster, its plugins and its
+// HTTP port.
+type Node struct {
+	config     *config.Config
+	name       string
+	log        hclog.Logger
+	listener   net.Listener
+	store      *store.Store
+	state      *fsm.FSM
+	cluster    *cluster.Node
+	plugins    *plugins.Set
+	dispatcher *dispatch.Dispatcher
+	server     *api.Server
+
+	failed    chan struct{}
+	failOnce  sync.Once
+	err       error // set before failed is closed
+	stopped   chan struct{}
+	wg        sync.WaitGroup
+	closeOnce sync.Once
+	closeErr  error
+}
+
+// OpenNode opens a node and begins to serve. On an error, which is about a
+// setting, a port or a directory, nothing is left behind. ctx bounds the start
+// only.
+func OpenNode(ctx context.Context, o NodeOptions) (*Node, error) {
+	if o.Logger == nil {
+		o.Logger = hclog.NewNullLogger()
+	}
+	if o.Plugins == nil {
+		o.Plugins = plugins.Registered()
+	}
+	n := &Node{config: o.Config, log: o.Logger, failed: make(chan struct{}), stopped: make(chan struct{})}
+	if err := n.open(ctx, o); err != nil {
+		if n.listener != nil {
+			err = errors.Join(err, n.listener.Close())
+		}
+		return nil, errors.Join(err, n.release())
+	}
+	n.wg.Go(n.watch)
+	n.wg.Go(func() {
+		if err := n.server.Serve(n.listener); err != nil {
+			n.fail(fmt.Errorf("HTTP port: %w", err))
+		}
+	})
+	return n, nil
+}
+
+func (n *Node) open(ctx context.Context, o NodeOptions) error {
+	c := o.Config
+	address := net.JoinHostPort(c.HTTP.Host, strconv.Itoa(c.HTTP.Port))
+	var err error
+	// The port first: it is what most often is wrong, and cheap to give back.
+	if n.listener, err = net.Listen("tcp", address); err != nil {
+		return fmt.Errorf("HTTP address %s: %w", address, err)
+	}
+	if n.name, err = nodeName(c); err != nil {
+		return err
+	}
+	if err := n.openPlugins(ctx, o.Plugins); err != nil {
+		return err
+	}
+	events := new(cluster.StoreEvents)
+	if err := n.openState(events); err != nil {
+		return err
+	}
+	if n.cluster, err = cluster.Open(n.clusterConfig(events), n.state, n.store); err != nil {
+		return err
+	}
+	service, err := n.service()
+	if err == nil {
+		n.dispatcher, err = n.newDispatcher()
+	}
+	if err != nil { // not for any setting: openPlugins has tried them
+		return errors.Join(err, n.cluster.Start())
+	}
+	n.server = api.New(api.Options{Service: service, Node: n.cluster, State: n.state, Config: c, Name: n.name,
+		Version: api.BuildVersion(Release), Routes: n.routes(), Logger: n.log.Named("api")})
+	n.cluster.Handle(service.Serve)
+	if err := n.cluster.Start(); err != nil {
+		n.cluster = nil // a node that did not start has cleaned up
+		return err
+	}
+	n.dispatcher.Start()
+	return nil
+}
+
+// openPlugins loads what the settings name, and tries what depends on nothing else,
+// so that a bad setting is found before anything is written.
+func (n *Node) openPlugins(ctx context.Context, known *plugins.Registry) error {
+	var err error
+	if n.plugins, err = known.Open(ctx, n.pluginSettings(known)); err != nil {
+		return err
+	}
+	if _, err := auth.FromConfig(&n.config.Auth); err != nil {
+		return err
+	}
+	_, err = n.newDispatcher()
+	return err
+}
+
+func (n *Node) openState(events *cluster.StoreEvents) error {
+	options := store.Options{Dir: storeFolder, FS: vfs.NewMem(), CacheBytes: n.config.Store.CacheBytes, OnEvent: events.On, Prepare: fsm.CheckReceived}
+	if !n.config.Memory {
+		options.FS, options.Dir = nil, filepath.Join(n.config.Cluster.DataDir, storeFolder)
+	}
+	var err error
+	if n.store, err = store.Open(options); err != nil {
+		return fmt.Errorf("data folder %q: %w", n.config.Cluster.DataDir, err)
+	}
+	n.state, err = fsm.Open(n.store)
+	return err
+}
+
+func (n *Node) clusterConfig(events *cluster.StoreEvents) cluster.Config {
+	c := n.config
+	return cluster.Config{
+		Name: n.name, DataDir: c.Cluster.DataDir, Memory: c.Memory,
+		ClusterAddr: c.Cluster.Address, GossipAddr: c.Cluster.Gossip, HTTPAddr: reachable(n.listener.Addr()),
+		Join: c.Cluster.Join, Expect: c.Cluster.Expect,
+		HeartbeatTimeout: c.Raft.HeartbeatTimeout, ElectionTimeout: c.Raft.ElectionTimeout,
+		LeaderLease: c.Raft.LeaseTimeout, CommitTimeout: c.Raft.CommitTimeout,
+		SnapshotBytes: c.Raft.SnapshotLogBytes, TrailingBytes: c.Raft.TrailingLogBytes,
+		SnapshotEntries: uint64(c.Raft.SnapshotEntries), TrailingEntries: uint64(c.Raft.TrailingEntries),
+		PendingWrites: c.Limits.PendingWrites, Events: events, Logger: n.log,
+	}
+}
+
+func (n *Node) service() (*resource.Service, error) {
+	authenticators, err := auth.FromConfig(&n.config.Auth)
+	if err != nil {
+		return nil, err
+	}
+	return resource.New(resource.Options{
+		Config: n.config, Node: n.cluster,
+		Authenticators: append(authenticators, n.plugins.Authenticators...),
+		Hooks:          n.plugins.BeforeCommit,
+		Version:        api.BuildVersion(Release).Version,
+		ConfigInfo:     configInfo(n.config.Path),
+		Logger:         n.log.Named("resource"),
+		Other: func(ctx context.Context, r *resource.Request) *resource.Response {
+			return n.server.BatchPart(ctx, r) // made before the first request comes
+		},
+	})
+}
+
+func (n *Node) pluginSettings(known *plugins.Registry) []plugins.Settings {
+	log := n.slog("plugins")
+	var all []plugins.Settings
+	for _, name := range n.config.Includes {
+		for _, module := range known.Names() {
+			if module == name {
+				all = append(all, plugins.Settings{Name: name, Use: name, Log: log})
+			}
+		}
+	}
+	for _, l := range n.config.Listeners {
+		all = append(all, plugins.Settings{Name: l.Name, Use: l.Use, Actions: l.Actions, Resources: l.Resources,
+			URL: l.URL, Secret: l.Secret, Params: l.Params, Log: log.With("listener", l.Name)})
+	}
+	return all
+}
+
+func (n *Node) newDispatcher() (*dispatch.Dispatcher, error) {
+	s := n.config.Store
+	return dispatch.New(dispatch.Options{
+		Leader: n.cluster, State: n.state, Notifiers: n.plugins.Notifiers, Observers: n.plugins.Observers,
+		Log:       n.slog("dispatch"),
+		Retention: dispatch.Retention{Keep: uint64(s.EventsRetained), HardCap: uint64(s.EventsMaximum), Age: s.EventsAge},
+		HandOver:  func(reason string) error { return n.cluster.TransferLeadership(reason) },
+	})
+}
+
+// slog is the node's logger as package plugins knows loggers.
+func (n *Node) slog(name string) *slog.Logger { return slog.New(&handler{log: n.log.Named(name)}) }
+
+func (n *Node) routes() []plugins.Route {
+	var all []plugins.Route
+	for _, p := range n.plugins.Routes {
+		all = append(all, p.Routes()...)
+	}
+	return all
+}
+
+// watch waits for the node's part in the cluster, or its state, to fail.
+func (n *Node) watch() {
+	select {
+	case <-n.cluster.Failed():
+		n.fail(n.cluster.Err())
+	case <-n.state.Halted():
+		n.fail(n.state.HaltError())
+	case <-n.stopped:
+	}
+}
+
+func (n *Node) fail(err error) {
+	n.failOnce.Do(func() {
+		n.err = err
+		close(n.failed)
+	})
+}
+
+// Failed is closed when the node is out of service for good; Err says why.
+func (n *Node) Failed() <-chan struct{} { return n.failed }
+
+// Err returns why the node failed. Call it only after Failed is closed.
+func (n *Node) Err() error { return n.err }
+
+// Name is the node's name in the cluster.
+func (n *Node) Name() string { return n.name }
+
+// URL is the root of the API as a client on this machine reaches it.
+func (n *Node) URL() string { return "http://" + reachable(n.listener.Addr()) + "/v1/" }
+
+// WaitReady returns once the node serves linearizable reads, or with ctx's error.
+func (n *Node) WaitReady(ctx context.Context) error { return n.cluster.WaitReady(ctx) }
+
+// Close stops the node: it hands leadership over, lets running requests end within
+// the configured time, and gives port and folder free. It may be called again.
+func (n *Node) Close() error {
+	n.closeOnce.Do(func() { n.closeErr = n.close() })
+	return n.closeErr
+}
+
+func (n *Node) close() error {
+	close(n.stopped)
+	ctx, cancel := context.WithTimeout(context.Background(), n.config.Timeouts.Shutdown)
+	defer cancel()
+	n.dispatcher.Close() // while this node may still lead, so that its cursors are kept
+	if n.cluster.IsLeader() {
+		if err := n.cluster.TransferLeadership("shutdown"); err != nil {
+			n.log.Debug("no other node takes the lead", "error", err)
+		}
+	}
+	err := n.server.Shutdown(ctx) // running writes go to the new leader
+	if err != nil {
+		n.log.Warn("requests were cut off", "error", err)
+	}
+	_ = n.listener.Close() // closed by Shutdown, unless it never served
+	n.wg.Wait()
+	return n.release()
+}
+
+// release closes what is open, in the order of its use.
+func (n *Node) release() error {
+	var errs []error
+	if n.cluster != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), n.config.Timeouts.Shutdown)
+		defer cancel()
+		errs = append(errs, n.cluster.Shutdown(ctx))
+	}
+	if n.plugins != nil {
+		errs = append(errs, n.plugins.Close())
+	}
+	if n.store != nil {
+		errs = append(errs, n.store.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// nodeName is the configured name, else the one that an earlier start has made.
+func nodeName(c *config.Config) (string, error) {
+	switch {
+	case c.Cluster.Name != "":
+		return c.Cluster.Name, nil
+	case c.Memory:
+		return memoryName, nil
+	}
+	path := filepath.Join(c.Cluster.DataDir, nameFile)
+	text, err := os.ReadFile(path)
+	if err == nil {
+		return strings.TrimSpace(string(text)), nil
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		return "", fmt.Errorf("data folder: %w", err)
+	}
+	if err := os.MkdirAll(c.Cluster.DataDir, 0o700); err != nil {
+		return "", fmt.Errorf("data folder: %w", err)
+	}
+	random := make([]byte, 4)
+	rand.Read(random) // never fails: crypto/rand ends the program instead
+	name := "node-" + hex.EncodeToString(random)
+	if err := os.WriteFile(path, []byte(name+"\n"), 0o600); err != nil {
+		return "", fmt.Errorf("data folder: %w", err)
+	}
+	return name, nil
+}
+
+// reachable is addr as others on this machine can dial it.
+func reachable(addr net.Addr) string {
+	tcp, ok := addr.(*net.TCPAddr)
+	if !ok || !tcp.IP.IsUnspecified() {
+		return addr.String()
+	}
+	return net.JoinHostPort("127.0.0.1", strconv.Itoa(tcp.Port))
+}
+
+// configInfo is what Kinto's hello view says of the settings file: path, SHA-256
+// and time; nil without one.
+func configInfo(path string) []byte {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil
+	}
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil
+	}
+	sum := sha256.Sum256(text)
+	b, err := json.Marshal(struct {
+		Path     string `json:"path"`
+		Hash     string `json:"hash"`
+		Modified string `json:"modified"`
+	}{path, hex.EncodeToString(sum[:]), info.ModTime().Format("2006-01-02T15:04:05.000000")})
+	if err != nil {
+		return nil
+	}
+	return b
+}

@@ -1,0 +1,196 @@
+// Package testcluster runs real quinto processes on loopback: for the fault
+// tests, the conformance run on three nodes and the benchmarks. Every process
+// is ended by its own id.
+package testcluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+)
+
+// Ports are taken from below the ephemeral range: an outgoing connection
+// cannot take one between the probe and the start of the node.
+const (
+	portLow  = 12_000
+	portHigh = 31_000
+)
+
+// Options of a cluster. The zero value is a lone node without further settings.
+type Options struct {
+	Binary   string   // path of quinto; empty: $QUINTO_BIN
+	Dir      string   // data of all nodes and their logs; must exist
+	Nodes    int      // 1 when 0
+	Settings []string // further lines of [app:main]
+	Flags    []string // further flags of `quinto start`
+	Env      []string // further environment, as NAME=value
+}
+
+// Cluster is a set of nodes that share an INI file.
+type Cluster struct {
+	Nodes []*Node
+	INI   string
+	opt   Options
+}
+
+// Secret is the userid_hmac_secret of every test cluster.
+const Secret = "a secret of the tests, of no worth"
+
+// New writes the INI file and plans the nodes; none is started yet.
+func New(opt Options) (*Cluster, error) {
+	if opt.Binary == "" {
+		opt.Binary = os.Getenv("QUINTO_BIN")
+	}
+	if opt.Binary == "" {
+		return nil, errors.New("testcluster: no binary: set Options.Binary or QUINTO_BIN")
+	}
+	opt.Nodes = max(opt.Nodes, 1)
+	c := &Cluster{opt: opt, INI: filepath.Join(opt.Dir, "quinto.ini")}
+	lines := append([]string{
+		"[server:main]", "host = 127.0.0.1", "[app:main]", "use = egg:kinto",
+		"kinto.userid_hmac_secret = " + Secret,
+		"multiauth.policies = basicauth",
+		"multiauth.policy.basicauth.use = kinto.core.authentication.BasicAuthAuthenticationPolicy",
+	}, opt.Settings...)
+	if err := os.WriteFile(c.INI, []byte(strings.Join(lines, "\n")+"\n"), 0o600); err != nil {
+		return nil, err
+	}
+	for i := 1; i <= opt.Nodes; i++ {
+		if _, err := c.Add(fmt.Sprintf("n%d", i)); err != nil {
+			return nil, err
+		}
+	}
+	return c, nil
+}
+
+// Add plans one more node under this name, with an empty directory of its own.
+func (c *Cluster) Add(name string) (*Node, error) {
+	n := &Node{Name: name, cluster: c}
+	for _, addr := range []*string{&n.HTTP, &n.Peer, &n.Gossip} {
+		port, err := freePort()
+		if err != nil {
+			return nil, err
+		}
+		*addr = fmt.Sprintf("127.0.0.1:%d", port)
+	}
+	n.Dir = filepath.Join(c.opt.Dir, fmt.Sprintf("%s-%d", name, len(c.Nodes)))
+	c.Nodes = append(c.Nodes, n)
+	return n, os.MkdirAll(n.Dir, 0o700)
+}
+
+func freePort() (int, error) {
+	for range 200 {
+		port := portLow + rand.IntN(portHigh-portLow)
+		l, err := net.Listen("tcp4", fmt.Sprintf("127.0.0.1:%d", port))
+		if err != nil {
+			continue
+		}
+		u, err := net.ListenPacket("udp4", fmt.Sprintf("127.0.0.1:%d", port))
+		if err == nil {
+			err = u.Close()
+		}
+		if err := errors.Join(err, l.Close()); err == nil {
+			return port, nil
+		}
+	}
+	return 0, errors.New("testcluster: no free port")
+}
+
+// Start starts every node and waits until all serve.
+func (c *Cluster) Start(ctx context.Context) error {
+	for _, n := range c.Nodes {
+		if err := n.Start(); err != nil {
+			return err
+		}
+	}
+	return c.WaitReady(ctx, c.Nodes...)
+}
+
+// WaitReady waits until each of these nodes answers a linearizable read.
+func (c *Cluster) WaitReady(ctx context.Context, nodes ...*Node) error {
+	for _, n := range nodes {
+		if err := n.WaitReady(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Leader asks every running node and returns the one that leads; it waits for
+// one as long as ctx lasts.
+func (c *Cluster) Leader(ctx context.Context) (*Node, error) {
+	for {
+		for _, n := range c.Nodes {
+			if !n.Running() || n.paused {
+				continue
+			}
+			s, err := n.Status(ctx)
+			if err != nil {
+				continue
+			}
+			for _, l := range c.Nodes {
+				if l.Name == s.Leader && l.Running() && !l.paused {
+					return l, nil
+				}
+			}
+		}
+		if err := sleep(ctx, 20*time.Millisecond); err != nil {
+			return nil, errors.New("testcluster: no leader in time")
+		}
+	}
+}
+
+// Followers returns the running nodes but the leader.
+func (c *Cluster) Followers(ctx context.Context) ([]*Node, error) {
+	l, err := c.Leader(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var out []*Node
+	for _, n := range c.Nodes {
+		if n != l && n.Running() {
+			out = append(out, n)
+		}
+	}
+	return out, nil
+}
+
+// Close ends every process.
+func (c *Cluster) Close() error {
+	var wg sync.WaitGroup
+	errs := make([]error, len(c.Nodes))
+	for i, n := range c.Nodes {
+		wg.Go(func() { errs[i] = n.Kill() })
+	}
+	wg.Wait()
+	return errors.Join(errs...)
+}
+
+func sleep(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// Build compiles quinto into dir and returns the path of the binary.
+func Build(ctx context.Context, dir string) (string, error) {
+	out := filepath.Join(dir, "quinto")
+	cmd := exec.CommandContext(ctx, "go", "build", "-o", out, "quinto/cmd/quinto")
+	if text, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("build: %w\n%s", err, text)
+	}
+	return out, nil
+}

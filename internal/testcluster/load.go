@@ -1,0 +1,215 @@
+package testcluster
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Load writes records from several workers, each request to another node, and
+// remembers what was acknowledged. Every write carries an Idempotency-Key and
+// is sent again under it until it is answered.
+type Load struct {
+	cluster *Cluster
+	path    string
+	stop    chan struct{}
+	wg      sync.WaitGroup
+	next    atomic.Int64
+	retries atomic.Int64
+
+	mu      sync.Mutex
+	acked   map[string]string // id → content
+	longest time.Duration     // between two acknowledgements
+	last    time.Time
+	odd     []string // answers that no client should see
+}
+
+// StartLoad makes the bucket and collection of name and starts workers.
+func (c *Cluster) StartLoad(ctx context.Context, name string, workers int) (*Load, error) {
+	l := &Load{cluster: c, path: "/buckets/" + name + "/collections/c/records", stop: make(chan struct{}), acked: map[string]string{}, last: time.Now()}
+	for _, p := range []string{"/buckets/" + name, "/buckets/" + name + "/collections/c"} {
+		if code, body, err := c.Nodes[0].Do(ctx, http.MethodPut, p, nil, nil); err != nil || code >= 300 {
+			return nil, fmt.Errorf("testcluster: PUT %s: %d %s %w", p, code, body, err)
+		}
+	}
+	for w := range workers {
+		l.wg.Go(func() { l.work(w) })
+	}
+	return l, nil
+}
+
+// Stop ends the workers and waits for their last answers.
+func (l *Load) Stop() {
+	close(l.stop)
+	l.wg.Wait()
+}
+
+func (l *Load) stopped() bool {
+	select {
+	case <-l.stop:
+		return true
+	default:
+		return false
+	}
+}
+
+func (l *Load) work(worker int) {
+	for !l.stopped() {
+		n := l.next.Add(1)
+		id := fmt.Sprintf("w%d-%d", worker, n)
+		content := fmt.Sprintf("%s-%0200d", id, n)
+		l.write(int(n), id, content)
+	}
+}
+
+// write sends one record until it is acknowledged, for at most a minute.
+func (l *Load) write(n int, id, content string) {
+	body := fmt.Appendf(nil, `{"data":{"content":%q}}`, content)
+	for try := range 600 {
+		node := l.cluster.Nodes[(n+try)%len(l.cluster.Nodes)]
+		if !node.Running() || node.paused {
+			continue
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), 8*time.Second)
+		code, answer, err := node.Do(ctx, http.MethodPut, l.path+"/"+id, body, map[string]string{"Idempotency-Key": id, "If-None-Match": "*"})
+		cancel()
+		if err == nil && code == http.StatusCreated {
+			l.ack(id, content)
+			return
+		}
+		if err == nil && code != http.StatusServiceUnavailable {
+			l.mu.Lock()
+			l.odd = append(l.odd, fmt.Sprintf("%s through %s: %d %s", id, node.Name, code, answer))
+			l.mu.Unlock()
+			return
+		}
+		l.retries.Add(1)
+		time.Sleep(20 * time.Millisecond)
+	}
+	l.mu.Lock()
+	l.odd = append(l.odd, id+": never acknowledged")
+	l.mu.Unlock()
+}
+
+func (l *Load) ack(id, content string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	now := time.Now()
+	l.longest = max(l.longest, now.Sub(l.last))
+	l.last = now
+	l.acked[id] = content
+}
+
+// Report is what a load saw.
+type Report struct {
+	Acked   int
+	Retries int64
+	Outage  time.Duration // longest time without an acknowledgement
+}
+
+// Verify reads the whole collection through every running node and compares it
+// with what was acknowledged: nothing lost, nothing doubled, nothing altered.
+func (l *Load) Verify(ctx context.Context) (Report, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	r := Report{Acked: len(l.acked), Retries: l.retries.Load(), Outage: l.longest}
+	if len(l.odd) > 0 {
+		return r, fmt.Errorf("testcluster: %d wrong answers, the first: %s", len(l.odd), l.odd[0])
+	}
+	for _, n := range l.cluster.Nodes {
+		if !n.Running() || n.paused {
+			continue
+		}
+		stored, err := n.Records(ctx, l.path)
+		if err != nil {
+			return r, fmt.Errorf("%s: %w", n.Name, err)
+		}
+		for id, content := range l.acked {
+			if stored[id] != content {
+				return r, fmt.Errorf("testcluster: %s: record %s is %.40q, acknowledged %.40q", n.Name, id, stored[id], content)
+			}
+		}
+		if len(stored) != len(l.acked) {
+			return r, fmt.Errorf("testcluster: %s has %d records, %d were acknowledged and none is unknown", n.Name, len(stored), len(l.acked))
+		}
+	}
+	return r, nil
+}
+
+// Records reads a whole list of records with a field "content".
+func (n *Node) Records(ctx context.Context, path string) (map[string]string, error) {
+	out := map[string]string{}
+	before := ""
+	for range 1000 {
+		code, body, err := n.Do(ctx, http.MethodGet, path+"?_sort=-last_modified&_limit=5000"+before, nil, nil)
+		if err != nil || code != http.StatusOK {
+			return nil, fmt.Errorf("list: %d %.200s %w", code, body, err)
+		}
+		var page struct {
+			Data []struct {
+				ID           string `json:"id"`
+				Content      string `json:"content"`
+				LastModified int64  `json:"last_modified"`
+			} `json:"data"`
+		}
+		if err := json.Unmarshal(body, &page); err != nil {
+			return nil, err
+		}
+		for _, d := range page.Data {
+			out[d.ID] = d.Content
+			before = fmt.Sprintf("&_before=%d", d.LastModified)
+		}
+		if len(page.Data) < 5000 {
+			return out, nil
+		}
+	}
+	return nil, fmt.Errorf("testcluster: %s has more pages than the bound", path)
+}
+
+// SameState waits until every running node has applied the same revision and
+// compares their state hashes.
+func (c *Cluster) SameState(ctx context.Context) (Hash, error) {
+	leader, err := c.Leader(ctx)
+	if err != nil {
+		return Hash{}, err
+	}
+	for {
+		s, err := leader.Status(ctx)
+		if err != nil {
+			return Hash{}, err
+		}
+		first, differs, err := c.compare(ctx, s.Revision)
+		if err != nil || differs == "" {
+			return first, err
+		}
+		if sleep(ctx, 100*time.Millisecond) != nil {
+			return first, fmt.Errorf("testcluster: states differ: %s", differs)
+		}
+	}
+}
+
+// compare returns the first node's hash and, when another node's differs at the
+// same or another revision, what the two are.
+func (c *Cluster) compare(ctx context.Context, revision uint64) (first Hash, differs string, err error) {
+	for _, n := range c.Nodes {
+		if !n.Running() || n.paused {
+			continue
+		}
+		h, err := n.Hash(ctx, revision)
+		if err != nil {
+			return first, "", err
+		}
+		if first.Name == "" {
+			first = h
+			continue
+		}
+		if h.Revision != first.Revision || h.Full != first.Full || h.State != first.State {
+			differs = fmt.Sprintf("%+v and %+v", first, h)
+		}
+	}
+	return first, differs, nil
+}

@@ -1,0 +1,242 @@
+package testcluster
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// Node is one quinto process.
+type Node struct {
+	Name    string
+	Dir     string
+	HTTP    string // host:port of the public API
+	Peer    string // host:port of the cluster port
+	Gossip  string // host:port of gossip
+	cluster *Cluster
+	cmd     *exec.Cmd
+	exited  chan struct{}
+	paused  bool
+}
+
+// Status is what `quinto cluster status --json` prints.
+type Status struct {
+	Leader   string   `json:"leader"`
+	Term     uint64   `json:"term"`
+	Revision uint64   `json:"revision"`
+	Members  []Member `json:"members"`
+}
+
+// Member is one row of Status.
+type Member struct {
+	Name     string `json:"name"`
+	Role     string `json:"role"`
+	Suffrage string `json:"suffrage"`
+	HTTP     string `json:"http"`
+	Cluster  string `json:"cluster"`
+	Revision uint64 `json:"revision"`
+	Lag      uint64 `json:"lag"`
+	Ready    bool   `json:"ready"`
+}
+
+// Start starts the process; it returns before the node serves.
+func (n *Node) Start(flags ...string) error {
+	if n.Running() {
+		return fmt.Errorf("testcluster: %s is running", n.Name)
+	}
+	logFile, err := os.OpenFile(n.LogFile(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	defer logFile.Close()
+	args := []string{"start", "--ini", n.cluster.INI, "--data", n.Dir, "--http", n.HTTP}
+	if len(n.cluster.Nodes) > 1 {
+		args = append(args, "--cluster", n.Peer, "--gossip", n.Gossip, "--name", n.Name, "--join", n.seeds())
+		if n.cluster.opt.Nodes > 1 && n.original() {
+			args = append(args, "--expect", strconv.Itoa(n.cluster.opt.Nodes))
+		}
+	}
+	args = append(append(args, n.cluster.opt.Flags...), flags...)
+	n.cmd = exec.Command(n.cluster.opt.Binary, args...)
+	n.cmd.Env = append(os.Environ(), n.cluster.opt.Env...)
+	n.cmd.Stdout, n.cmd.Stderr = logFile, logFile
+	if err := n.cmd.Start(); err != nil {
+		return err
+	}
+	n.exited, n.paused = make(chan struct{}), false
+	go func(cmd *exec.Cmd, exited chan struct{}) {
+		_ = cmd.Wait()
+		close(exited)
+	}(n.cmd, n.exited)
+	return nil
+}
+
+// original says whether the node belongs to the set that forms the cluster.
+func (n *Node) original() bool {
+	for i, o := range n.cluster.Nodes {
+		if o == n {
+			return i < n.cluster.opt.Nodes
+		}
+	}
+	return false
+}
+
+func (n *Node) seeds() string {
+	var out []string
+	for _, o := range n.cluster.Nodes {
+		if o != n {
+			out = append(out, o.Gossip)
+		}
+	}
+	return strings.Join(out, ",")
+}
+
+// LogFile is where the process writes its standard output and error.
+func (n *Node) LogFile() string { return filepath.Join(n.cluster.opt.Dir, n.Name+".log") }
+
+// Log returns what the process wrote so far.
+func (n *Node) Log() string {
+	b, _ := os.ReadFile(n.LogFile())
+	return string(b)
+}
+
+// PID of the process, for measurements.
+func (n *Node) PID() int { return n.cmd.Process.Pid }
+
+// Running reports whether the process lives (a paused one does).
+func (n *Node) Running() bool {
+	if n.exited == nil {
+		return false
+	}
+	select {
+	case <-n.exited:
+		return false
+	default:
+		return true
+	}
+}
+
+// Kill ends the process with SIGKILL and waits for its end.
+func (n *Node) Kill() error { return n.end(syscall.SIGKILL, 10*time.Second) }
+
+// Stop ends the process with SIGTERM, as an operator does.
+func (n *Node) Stop() error { return n.end(syscall.SIGTERM, 20*time.Second) }
+
+func (n *Node) end(sig syscall.Signal, limit time.Duration) error {
+	if !n.Running() {
+		return nil
+	}
+	if n.paused && sig != syscall.SIGKILL {
+		_ = n.Resume()
+	}
+	if err := n.cmd.Process.Signal(sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return err
+	}
+	select {
+	case <-n.exited:
+		return nil
+	case <-time.After(limit):
+		_ = n.cmd.Process.Kill()
+		return fmt.Errorf("testcluster: %s did not end within %s of %s", n.Name, limit, sig)
+	}
+}
+
+// Pause stops the process with SIGSTOP: alive for the kernel, dead for peers.
+func (n *Node) Pause() error {
+	n.paused = true
+	return n.cmd.Process.Signal(syscall.SIGSTOP)
+}
+
+// Resume lets a paused process go on.
+func (n *Node) Resume() error {
+	n.paused = false
+	return n.cmd.Process.Signal(syscall.SIGCONT)
+}
+
+// URL of a path below the API's version prefix: URL("/buckets").
+func (n *Node) URL(path string) string { return "http://" + n.HTTP + "/v1" + path }
+
+// WaitReady waits until the node answers a linearizable read.
+func (n *Node) WaitReady(ctx context.Context) error {
+	var last error
+	for {
+		if !n.Running() {
+			return fmt.Errorf("testcluster: %s ended at its start:\n%s", n.Name, n.Log())
+		}
+		code, _, err := n.Do(ctx, http.MethodHead, "/buckets/testcluster-ready", nil, nil)
+		if err == nil && code < 500 {
+			return nil
+		}
+		last = errors.Join(err, fmt.Errorf("status %d", code))
+		if sleep(ctx, 20*time.Millisecond) != nil {
+			return fmt.Errorf("testcluster: %s not ready: %w\n%s", n.Name, last, n.Log())
+		}
+	}
+}
+
+// Do sends one request as the user "tester" and returns status and body.
+func (n *Node) Do(ctx context.Context, method, path string, body []byte, header map[string]string) (int, []byte, error) {
+	req, err := http.NewRequestWithContext(ctx, method, n.URL(path), bytes.NewReader(body))
+	if err != nil {
+		return 0, nil, err
+	}
+	req.SetBasicAuth("tester", "tester")
+	if len(body) > 0 {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	for k, v := range header {
+		req.Header.Set(k, v)
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return 0, nil, err
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(io.LimitReader(resp.Body, 64<<20))
+	return resp.StatusCode, b, err
+}
+
+// Status asks the node for the state of the cluster.
+func (n *Node) Status(ctx context.Context) (Status, error) {
+	var s Status
+	return s, n.get(ctx, "/__cluster__", &s)
+}
+
+// Hash is the content of one node in two digests, as /__cluster__/hash gives it.
+type Hash struct {
+	Name     string `json:"name"`
+	Revision uint64 `json:"revision"`
+	State    string `json:"state"`
+	Full     string `json:"full"`
+}
+
+// Hash asks the node for the digests of its own state, once it has applied
+// revision.
+func (n *Node) Hash(ctx context.Context, revision uint64) (Hash, error) {
+	var h Hash
+	return h, n.get(ctx, "/__cluster__/hash?revision="+strconv.FormatUint(revision, 10), &h)
+}
+
+func (n *Node) get(ctx context.Context, path string, into any) error {
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	code, body, err := n.Do(ctx, http.MethodGet, path, nil, nil)
+	if err == nil && code != http.StatusOK {
+		err = fmt.Errorf("%s: %d %s", path, code, body)
+	}
+	if err != nil {
+		return err
+	}
+	return json.Unmarshal(body, into)
+}
