@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -94,14 +95,15 @@ func (n *Node) serveJoin(ctx context.Context, payload []byte) (callStatusCode, [
 }
 
 func joinStatus(err error) (callStatusCode, []byte) {
-	text := []byte(err.Error())
+	// The status says what kind of error it is, the text only the rest of it.
+	text := func(kind error) []byte { return []byte(strings.TrimPrefix(err.Error(), kind.Error()+": ")) }
 	switch {
 	case errors.Is(err, ErrNameTaken):
-		return statusNameTaken, text
+		return statusNameTaken, text(ErrNameTaken)
 	case errors.Is(err, ErrForeignCluster):
-		return statusForeign, text
+		return statusForeign, text(ErrForeignCluster)
 	default:
-		return statusRefused, text
+		return statusRefused, text(ErrRefused)
 	}
 }
 

@@ -102,7 +102,9 @@ func (n *Node) mayPropose(t *fsm.Txn) error {
 
 func freesSpace(t *fsm.Txn) bool {
 	for i := range t.Ops {
-		if k := t.Ops[i].Type; k != fsm.OpTrimEvents && k != fsm.OpPurgeTombstones {
+		switch t.Ops[i].Type {
+		case fsm.OpTrimEvents, fsm.OpPurgeTombstones, fsm.OpDelete, fsm.OpDeleteTree:
+		default:
 			return false
 		}
 	}

@@ -158,6 +158,9 @@ func TestRepeatedRequestHasOneEffect(t *testing.T) {
 // TestRequestWindow: kept for at least the window and the count, then evicted
 // by the clock of the entries.
 func TestRequestWindow(t *testing.T) {
+	if testing.Short() {
+		t.Skip("100,000 requests take minutes with the race detector; the plain run has them")
+	}
 	n := newNode(t)
 	write := func(from, to int, now Timestamp) {
 		for i := from; i < to; i += 1000 {

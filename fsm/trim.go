@@ -3,6 +3,8 @@ package fsm
 import (
 	"encoding/binary"
 	"errors"
+
+	"github.com/cockroachdb/pebble/v2"
 )
 
 // trim drops events at or below floor with the versions that nothing retained
@@ -15,11 +17,11 @@ import (
 // What a cascade took along has no replacing event of its own and goes with
 // the cascade's.
 func (a *applier) trim(floor Revision) error {
-	oldest, err := a.oldestRequest()
+	limit, err := trimLimit(a.batch, &a.meta)
 	if err != nil {
 		return err
 	}
-	floor = min(floor, oldest, a.meta.Revision)
+	floor = min(floor, limit, a.meta.Revision)
 	if floor <= a.meta.EventFloor {
 		return nil
 	}
@@ -63,32 +65,29 @@ func (a *applier) trimTree(e *Event) error {
 	})
 }
 
-// oldestRequest returns the highest revision that the request table does not
-// need.
-func (a *applier) oldestRequest() (Revision, error) {
-	if a.meta.RequestFirst == a.meta.RequestNext {
-		return a.meta.Revision, nil
+// trimLimit returns the highest revision that trim may reach: the request table
+// needs everything above it.
+func trimLimit(r pebble.Reader, m *meta) (Revision, error) {
+	if m.RequestFirst == m.RequestNext {
+		return m.Revision, nil
 	}
-	v, found, err := a.get(keyNumber(spaceRequests, a.meta.RequestFirst))
+	v, found, err := readCopy(r, keyNumber(spaceRequests, m.RequestFirst))
 	if err != nil || !found || len(v) < 16 {
 		return 0, err
 	}
-	v, found, err = a.get(key(spaceRequest, string(v[16:])))
+	v, found, err = readCopy(r, key(spaceRequest, string(v[16:])))
 	if err != nil || !found {
 		return 0, err
 	}
-	var r StoredRequest
-	if err := decodeRequest(v, &r); err != nil {
+	var stored StoredRequest
+	if err := decodeRequest(v, &stored); err != nil {
 		return 0, err
 	}
-	oldest := r.Revision
-	for _, ref := range r.Refs {
+	oldest := stored.Revision
+	for _, ref := range stored.Refs {
 		if ref.Revision != 0 {
 			oldest = min(oldest, ref.Revision)
 		}
 	}
-	if oldest > 0 {
-		oldest--
-	}
-	return oldest, nil
+	return oldest - min(oldest, 1), nil
 }

@@ -109,6 +109,15 @@ func (v *View) FeatureLevel() uint32 { return v.meta.FeatureLevel }
 // EventFloor is the highest revision whose event is gone.
 func (v *View) EventFloor() Revision { return v.meta.EventFloor }
 
+// TrimLimit is the highest floor that OpTrimEvents would reach now: remembered
+// requests hold what lies above it.
+func (v *View) TrimLimit() (Revision, error) { return trimLimit(v.snap, &v.meta) }
+
+// Applied is the raft index of the last entry in the state. Entries that change
+// no object (cursors, settings) move it and not the revision: two nodes have
+// equal hashes at equal Applied.
+func (v *View) Applied() uint64 { return v.meta.Index }
+
 // EventCount is the number of retained events.
 func (v *View) EventCount() uint64 { return v.meta.EventCount }
 

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"sync"
 	"text/tabwriter"
 	"time"
 
@@ -28,7 +29,7 @@ const (
 )
 
 // errDiffer is returned when nodes at one revision have different content.
-var errDiffer = errors.New("the nodes differ at the same revision: one of them is damaged")
+var errDiffer = errors.New("the nodes differ after the same entries: one of them is damaged")
 
 // remote is a node as its public port shows it.
 type remote struct {
@@ -150,8 +151,9 @@ type hashReport struct {
 	Equal    bool           `json:"equal"`
 	Revision fsm.Revision   `json:"revision"` // the one at which all were asked
 	Nodes    []api.NodeHash `json:"nodes"`
+	Missing  []string       `json:"missing"` // members that did not answer
 
-	apart bool // they answered at different revisions
+	apart bool // they stood at different entries of the log
 }
 
 // hash asks all nodes for their hashes. While somebody writes, and for moments
@@ -178,7 +180,7 @@ func (r *remote) hash(ctx context.Context, out io.Writer) error {
 	}
 	switch {
 	case report.apart:
-		return errors.New("the nodes were never at one revision: compare when nobody writes")
+		return errors.New("the nodes were never at one entry of the log: compare when nobody writes")
 	case !report.Equal:
 		return errDiffer
 	}
@@ -190,28 +192,34 @@ func (r *remote) hashes(ctx context.Context) (hashReport, error) {
 	if err := r.get(ctx, r.base, api.ClusterPath, statusTimeout, &s); err != nil {
 		return hashReport{}, err
 	}
-	report := hashReport{Equal: true, Revision: s.Revision, Nodes: make([]api.NodeHash, len(s.Members))}
-	errs := make(chan error, len(s.Members))
+	nodes := make([]api.NodeHash, len(s.Members))
+	errs := make([]error, len(s.Members))
+	var wg sync.WaitGroup
 	for i, m := range s.Members {
-		go func() {
-			if m.HTTP == "" {
-				errs <- fmt.Errorf("node %s does not answer", m.Name)
-				return
-			}
-			errs <- r.get(ctx, "http://"+m.HTTP, fmt.Sprintf("%s?revision=%d", api.HashPath, s.Revision), hashTimeout, &report.Nodes[i])
-		}()
+		if m.HTTP == "" {
+			errs[i] = errors.New("no answer")
+			continue
+		}
+		wg.Go(func() {
+			errs[i] = r.get(ctx, "http://"+m.HTTP, fmt.Sprintf("%s?revision=%d", api.HashPath, s.Revision), hashTimeout, &nodes[i])
+		})
 	}
-	var failed []error
-	for range s.Members {
-		failed = append(failed, <-errs)
+	wg.Wait()
+	report := hashReport{Equal: true, Revision: s.Revision, Missing: []string{}}
+	for i, m := range s.Members {
+		if errs[i] != nil {
+			report.Missing = append(report.Missing, m.Name)
+		} else {
+			report.Nodes = append(report.Nodes, nodes[i])
+		}
 	}
-	if err := errors.Join(failed...); err != nil {
-		return hashReport{}, err
+	if len(report.Nodes) == 0 {
+		return report, fmt.Errorf("no node answers: %w", errors.Join(errs...))
 	}
+	first := report.Nodes[0]
 	for _, n := range report.Nodes {
-		first := report.Nodes[0]
-		report.apart = report.apart || n.Revision != first.Revision
-		report.Equal = report.Equal && n.Revision == first.Revision && n.ClusterID == first.ClusterID && n.State == first.State && n.Full == first.Full
+		report.apart = report.apart || n.Applied != first.Applied
+		report.Equal = report.Equal && n.Applied == first.Applied && n.ClusterID == first.ClusterID && n.State == first.State && n.Full == first.Full
 		report.Revision = max(report.Revision, n.Revision)
 	}
 	return report, nil
@@ -229,8 +237,11 @@ func (r *remote) printHashes(out io.Writer, report hashReport) error {
 	if err := t.Flush(); err != nil {
 		return err
 	}
+	for _, name := range report.Missing {
+		fmt.Fprintf(out, "%s did not answer and was not compared\n", name)
+	}
 	if report.Equal {
-		fmt.Fprintf(out, "\nall nodes are equal at revision %d\n", report.Revision)
+		fmt.Fprintf(out, "\nall nodes that answered are equal at revision %d\n", report.Revision)
 	}
 	return nil
 }

@@ -285,7 +285,6 @@ func (n *Node) close() error {
 	if err != nil {
 		n.log.Warn("requests were cut off", "error", err)
 	}
-	_ = n.listener.Close() // closed by Shutdown, unless it never served
 	n.wg.Wait()
 	return n.release()
 }

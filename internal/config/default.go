@@ -31,7 +31,7 @@ func WriteDefault(path string) error {
 		return err
 	}
 	defer os.Remove(temp.Name())
-	_, err = temp.WriteString(strings.NewReplacer("{userid_secret}", newSecret(), "{bucket_secret}", newSecret()).Replace(defaultINI))
+	_, err = temp.WriteString(strings.NewReplacer("{userid_secret}", newSecret()).Replace(defaultINI))
 	if err = errors.Join(err, temp.Sync(), temp.Close()); err != nil {
 		return err
 	}
@@ -80,7 +80,6 @@ quinto.data_dir = %(here)s
 multiauth.policies = basicauth
 multiauth.policy.basicauth.use = kinto.core.authentication.BasicAuthAuthenticationPolicy
 kinto.userid_hmac_secret = {userid_secret}
-kinto.default_bucket_hmac_secret = {bucket_secret}
 
 # Permissions
 #

@@ -3,8 +3,10 @@ package testcluster
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -170,46 +172,54 @@ func (n *Node) Records(ctx context.Context, path string) (map[string]string, err
 	return nil, fmt.Errorf("testcluster: %s has more pages than the bound", path)
 }
 
-// SameState waits until every running node has applied the same revision and
-// compares their state hashes.
+// SameState waits until all running nodes have applied the same entries and
+// compares their hashes. Nodes that differ at the same entry fail at once; an
+// idle cluster still logs a cursor now and then, so they may have to be asked
+// again to be caught at the same one.
 func (c *Cluster) SameState(ctx context.Context) (Hash, error) {
-	leader, err := c.Leader(ctx)
-	if err != nil {
-		return Hash{}, err
-	}
 	for {
-		s, err := leader.Status(ctx)
+		hashes, err := c.hashes(ctx)
 		if err != nil {
 			return Hash{}, err
 		}
-		first, differs, err := c.compare(ctx, s.Revision)
-		if err != nil || differs == "" {
-			return first, err
+		same := true
+		for _, h := range hashes[1:] {
+			same = same && h.Applied == hashes[0].Applied
+			if h.Applied == hashes[0].Applied && (h.Full != hashes[0].Full || h.State != hashes[0].State || h.Revision != hashes[0].Revision) {
+				return h, fmt.Errorf("testcluster: states differ after the same entry: %+v and %+v", hashes[0], h)
+			}
+		}
+		if same {
+			return hashes[0], nil
 		}
 		if sleep(ctx, 100*time.Millisecond) != nil {
-			return first, fmt.Errorf("testcluster: states differ: %s", differs)
+			return hashes[0], fmt.Errorf("testcluster: not at the same entry in time: %+v", hashes)
 		}
 	}
 }
 
-// compare returns the first node's hash and, when another node's differs at the
-// same or another revision, what the two are.
-func (c *Cluster) compare(ctx context.Context, revision uint64) (first Hash, differs string, err error) {
-	for _, n := range c.Nodes {
-		if !n.Running() || n.paused {
-			continue
-		}
-		h, err := n.Hash(ctx, revision)
-		if err != nil {
-			return first, "", err
-		}
-		if first.Name == "" {
-			first = h
-			continue
-		}
-		if h.Revision != first.Revision || h.Full != first.Full || h.State != first.State {
-			differs = fmt.Sprintf("%+v and %+v", first, h)
+// hashes asks all running nodes at once, at the newest revision of the leader.
+func (c *Cluster) hashes(ctx context.Context) ([]Hash, error) {
+	leader, err := c.Leader(ctx)
+	if err != nil {
+		return nil, err
+	}
+	s, err := leader.Status(ctx)
+	if err != nil {
+		return nil, err
+	}
+	hashes := make([]Hash, len(c.Nodes))
+	errs := make([]error, len(c.Nodes))
+	var wg sync.WaitGroup
+	for i, n := range c.Nodes {
+		if n.Running() && !n.paused {
+			wg.Go(func() { hashes[i], errs[i] = n.Hash(ctx, s.Revision) })
 		}
 	}
-	return first, differs, nil
+	wg.Wait()
+	hashes = slices.DeleteFunc(hashes, func(h Hash) bool { return h.Name == "" })
+	if err := errors.Join(errs...); err != nil || len(hashes) == 0 {
+		return nil, fmt.Errorf("testcluster: hashes: %w", err)
+	}
+	return hashes, nil
 }

@@ -217,6 +217,7 @@ func (n *Node) Status(ctx context.Context) (Status, error) {
 type Hash struct {
 	Name     string `json:"name"`
 	Revision uint64 `json:"revision"`
+	Applied  uint64 `json:"applied"` // index of the last log entry in it
 	State    string `json:"state"`
 	Full     string `json:"full"`
 }

@@ -69,17 +69,8 @@ func (d *Dispatcher) trim(ctx context.Context, term uint64) (more bool, err erro
 			d.log.Error("a notifier lags beyond the retention: it loses events", "notifier", n.Name, "delivered", at, "trimmed", next)
 		}
 	}
-	if _, err := d.propose(ctx, term, t); err != nil {
-		return false, err
-	}
-	// The floor stays where the table of remembered requests still needs the
-	// versions; then the rest has to wait.
-	after, err := d.view(term)
-	if err != nil {
-		return false, err
-	}
-	defer after.Close()
-	return after.EventFloor() >= next && next < target, nil
+	_, err = d.propose(ctx, term, t)
+	return err == nil && next < target, err
 }
 
 // target returns the revision up to which events may go, and the notifiers
@@ -87,6 +78,10 @@ func (d *Dispatcher) trim(ctx context.Context, term uint64) (more bool, err erro
 func (d *Dispatcher) target(v *fsm.View) (fsm.Revision, []fsm.Notifier, error) {
 	keep := d.o.Retention
 	registered, err := v.Notifiers()
+	if err != nil {
+		return 0, nil, err
+	}
+	limit, err := v.TrimLimit()
 	if err != nil {
 		return 0, nil, err
 	}
@@ -107,7 +102,9 @@ func (d *Dispatcher) target(v *fsm.View) (fsm.Revision, []fsm.Notifier, error) {
 		}
 		target = min(target, max(at, hard))
 	}
-	return target, lagging, nil
+	// What the table of remembered requests holds cannot go yet: asking for it
+	// would be an entry without an effect.
+	return min(target, limit), lagging, nil
 }
 
 func before(r fsm.Revision, n uint64) fsm.Revision {

@@ -1,0 +1,118 @@
+# quinto. `make help` lists what there is.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+# A checkout of another user, or without git, builds all the same; `build` adds the
+# commit where there is one.
+export GOFLAGS ?= -buildvcs=false
+VCS = $(shell git rev-parse --verify --quiet HEAD >/dev/null 2>&1 && echo true || echo false)
+
+BIN  := bin/quinto
+DATA ?= data
+HTTP ?= 127.0.0.1:8888
+# What the scripts of one name are: a Go program in a folder, or a program.
+script = $(if $(wildcard scripts/$(1)/*.go),go run ./scripts/$(1),./scripts/$(1))
+# Packages whose tests start whole clusters: the step `faults`.
+CLUSTER_TESTS := ./internal/testcluster/...
+UNIT_TESTS = $$(go list ./... | grep -v '/internal/testcluster')
+
+FUZZTIME ?= 2m
+# What `make test` and CI run, in this order.
+STEPS ?= lint vet unit race conformance demo-small faults-small fuzz-small
+
+.PHONY: help
+help: ## list these targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: ## build bin/quinto
+	@mkdir -p bin
+	go build -buildvcs=$(VCS) -o $(BIN) ./cmd/quinto
+
+.PHONY: run
+run: build ## one durable node on http://127.0.0.1:8888/v1/, data in ./data
+	exec $(BIN) start --data $(DATA) --http $(HTTP)
+
+.PHONY: cluster
+cluster: build ## three nodes on this machine that are one service
+	exec $(call script,cluster)
+
+.PHONY: test
+test: ## all that CI runs: lint, tests, race, conformance, small demo and faults, fuzz
+	@scripts/lib/steps.sh $(STEPS)
+
+.PHONY: lint
+lint: ## format, golangci-lint, the house's own rules, shell syntax
+	@files="$$(gofmt -l $$(find . -name '*.go' -not -path './.cache/*'))"; \
+	  [[ -z $$files ]] || { echo "not formatted (make fmt):"; echo "$$files"; exit 1; }
+	@for file in $$(grep -rlE '^#!.*\bbash' scripts .ci); do bash -n "$$file"; done
+	go test -count=1 ./internal/lint
+	"$$(scripts/lib/tools.sh golangci)" run ./...
+
+.PHONY: fmt
+fmt: ## format all Go files
+	"$$(scripts/lib/tools.sh golangci)" fmt ./...
+
+.PHONY: vet
+vet: ## go vet
+	go vet ./...
+
+.PHONY: unit
+unit: ## tests of all packages
+	go test -count=1 -timeout 10m $(UNIT_TESTS)
+
+.PHONY: race
+race: ## the same with the race detector, in short form
+	go test -count=1 -race -short -timeout 20m $(UNIT_TESTS)
+
+.PHONY: conformance
+conformance: build ## the same requests to real Kinto and to quinto must get equal answers
+	@venv="$$(scripts/lib/tools.sh venv)"; \
+	  set -x; $(call script,conformance) --kinto-venv "$$venv" --quinto $(BIN)
+
+.PHONY: demo
+demo: build demo-tools ## all cities of the world, three nodes, real Kinto clients, the leader killed
+	$(call script,demo)
+
+.PHONY: demo-small
+demo-small: build demo-tools ## the demo with 5,000 records
+	$(call script,demo) --records 5000
+
+.PHONY: demo-tools
+demo-tools:
+	@scripts/lib/tools.sh venv npm >/dev/null
+
+.PHONY: faults
+faults: ## clusters with kills, pauses, partitions and restores, at length
+	go test -count=1 -timeout 60m $(CLUSTER_TESTS)
+
+.PHONY: faults-small
+faults-small: ## the same in short form
+	go test -count=1 -short -timeout 20m $(CLUSTER_TESTS)
+
+.PHONY: fuzz
+fuzz: ## every fuzz target for FUZZTIME (2m)
+	scripts/lib/fuzz.sh $(FUZZTIME)
+
+.PHONY: fuzz-small
+fuzz-small: ## every fuzz target for ten seconds
+	scripts/lib/fuzz.sh 10s
+
+.PHONY: bench
+bench: build ## figures beside real Kinto on PostgreSQL, as ratios
+	@scripts/lib/tools.sh venv postgres >/dev/null
+	$(call script,bench)
+
+.PHONY: docs
+docs: ## write the documentation that is made from code
+	go test -count=1 ./internal/config -run TestDocs -update
+
+.PHONY: tools
+tools: ## install the linter, Kinto and its clients, PostgreSQL into .cache
+	scripts/lib/tools.sh all
+
+.PHONY: clean
+clean: ## remove what was built; data and installed tools stay
+	rm -rf bin

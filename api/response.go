@@ -1,0 +1,48 @@
+package api
+
+import (
+	"strconv"
+	"strings"
+
+	"github.com/valyala/fasthttp"
+
+	"quinto/api/resource"
+)
+
+// Kinto sends these on every answer (kinto.core.initialization).
+const (
+	contentTypeOptions = "nosniff"
+	// revisionHeader stands on every answer: this is the revision it shows or made.
+	revisionHeader        = "Quinto-Revision"
+	contentSecurityPolicy = "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; "
+)
+
+// render writes r as the answer. To HEAD the server sends the head that GET would
+// get; r may hold the body, or its length as a Content-Length header.
+func (s *Server) render(ctx *fasthttp.RequestCtx, r *resource.Response) {
+	ctx.Response.SetStatusCode(r.Status)
+	h := &ctx.Response.Header
+	h.DisableNormalizing() // names go out as they are written: ETag, not Etag
+	for _, f := range r.Header {
+		switch {
+		case strings.EqualFold(f.Name, fasthttp.HeaderContentType):
+			h.SetContentType(f.Value)
+		case strings.EqualFold(f.Name, fasthttp.HeaderContentLength):
+			if n, err := strconv.Atoi(f.Value); err == nil && ctx.IsHead() {
+				h.SetContentLength(n)
+			}
+		default:
+			h.Add(f.Name, f.Value) // a name may repeat: WWW-Authenticate
+		}
+	}
+	if len(h.Peek(fasthttp.HeaderXContentTypeOptions)) == 0 {
+		h.Set(fasthttp.HeaderXContentTypeOptions, contentTypeOptions)
+	}
+	if len(h.Peek(fasthttp.HeaderContentSecurityPolicy)) == 0 {
+		h.Set(fasthttp.HeaderContentSecurityPolicy, contentSecurityPolicy)
+	}
+	if len(h.Peek(revisionHeader)) == 0 { // an answer that the service did not make
+		h.Set(revisionHeader, strconv.FormatUint(uint64(s.options.State.Revision()), 10))
+	}
+	ctx.Response.SetBodyRaw(r.Body) // not copied: an answer is never changed
+}

@@ -1,0 +1,266 @@
+// Conformance sends the same requests to real Kinto and to quinto and compares their answers.
+//
+//	go run ./scripts/conformance --quinto bin/quinto      compare quinto with real Kinto
+//	go run ./scripts/conformance --target kinto           compare Kinto with itself: proves the scenarios, must find nothing
+//	go run ./scripts/conformance --only-kinto -v          show what Kinto answers, for writing scenarios
+//	go run ./scripts/conformance --table                  write docs/conformance.md and docs/compatibility.md
+//
+// The scenarios are text files; scenarios/README.md explains their form. Exit code 0: every difference is one of deviations.txt.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"net/http"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"syscall"
+	"time"
+)
+
+// options are the flags.
+type options struct {
+	root, venv, target, quinto, scenarios string
+	run, backend, dsn                     string
+	onlyKinto, verbose, table             bool
+	sample, workers                       int
+	seed                                  uint64
+}
+
+func main() {
+	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer cancel()
+	code, err := run(ctx, os.Args[1:])
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "conformance:", err)
+	}
+	os.Exit(code)
+}
+
+func parseFlags(args []string) (options, error) {
+	var o options
+	f := flag.NewFlagSet("conformance", flag.ContinueOnError)
+	f.StringVar(&o.root, "root", "", "the checkout (default: the folder with go.mod above the working directory)")
+	f.StringVar(&o.venv, "kinto-venv", "", "Python virtual environment with Kinto (default: .cache/venv of the checkout)")
+	f.StringVar(&o.target, "target", "", "URL of a running server, or `kinto` for a second real Kinto")
+	f.StringVar(&o.quinto, "quinto", "", "the quinto binary to start and compare")
+	f.StringVar(&o.scenarios, "scenarios", "", "folder of the scenario files")
+	f.StringVar(&o.run, "run", "", "run only scenarios whose name or file matches this expression")
+	f.StringVar(&o.backend, "backend", "memory", "storage of real Kinto: memory or postgresql")
+	f.StringVar(&o.dsn, "pg", "", "postgresql://… of an empty database, for --backend postgresql")
+	f.BoolVar(&o.onlyKinto, "only-kinto", false, "send the requests to real Kinto only")
+	f.BoolVar(&o.verbose, "v", false, "show both answers of a differing request (with --only-kinto: all answers)")
+	f.BoolVar(&o.table, "table", false, "write the tables of docs/ and do nothing else")
+	f.IntVar(&o.sample, "sample", 0, "run that many scenarios, picked by --seed")
+	f.Uint64Var(&o.seed, "seed", 1, "seed of --sample")
+	f.IntVar(&o.workers, "workers", 4, "scenarios that run at the same time")
+	if err := f.Parse(args); err != nil {
+		return o, err
+	}
+	return o, o.complete()
+}
+
+// complete fills the defaults that depend on the checkout and refuses contradictions.
+func (o *options) complete() error {
+	if o.root == "" {
+		root, err := findRoot()
+		if err != nil {
+			return err
+		}
+		o.root = root
+	}
+	if o.venv == "" {
+		o.venv = filepath.Join(o.root, ".cache", "venv")
+	}
+	if o.scenarios == "" {
+		o.scenarios = filepath.Join(o.root, "scripts", "conformance", "scenarios")
+	}
+	if o.quinto != "" {
+		path, err := filepath.Abs(o.quinto)
+		if err != nil {
+			return err
+		}
+		o.quinto = path
+	}
+	if o.workers < 1 {
+		return errors.New("--workers must be at least 1")
+	}
+	if o.backend == "postgresql" {
+		o.workers = 1 // two requests for one list in the same millisecond are a 409 of Kinto's (row 3.7)
+		if o.dsn == "" {
+			return errors.New("--backend postgresql needs --pg")
+		}
+	}
+	if !o.table && !o.onlyKinto && (o.target == "") == (o.quinto == "") {
+		return errors.New("give one of --quinto PATH, --target URL, --target kinto, --only-kinto")
+	}
+	return nil
+}
+
+func findRoot() (string, error) {
+	dir, err := os.Getwd()
+	for err == nil && dir != filepath.Dir(dir) {
+		if _, missing := os.Stat(filepath.Join(dir, "go.mod")); missing == nil {
+			return dir, nil
+		}
+		dir = filepath.Dir(dir)
+	}
+	return "", errors.Join(errors.New("no go.mod above the working directory"), err)
+}
+
+// run does the whole work. The code is 0 when nothing is unexplained, 1 when something is, 2 when the run itself failed.
+func run(ctx context.Context, args []string) (int, error) {
+	o, err := parseFlags(args)
+	if errors.Is(err, flag.ErrHelp) {
+		return 0, nil
+	}
+	if err != nil {
+		return 2, err
+	}
+	script, err := LoadScript(o.scenarios)
+	if err != nil {
+		return 2, err
+	}
+	rows, err := LoadRows(filepath.Join(o.scenarios, "..", "rows.txt"))
+	if err != nil {
+		return 2, err
+	}
+	deviations, err := LoadDeviations(filepath.Join(o.scenarios, "..", "deviations.txt"))
+	if err != nil {
+		return 2, err
+	}
+	if o.table {
+		if err := writeTables(o.root, rows, script.Scenarios, deviations); err != nil {
+			return 2, err
+		}
+		return 0, nil
+	}
+	chosen, err := choose(script.Scenarios, o)
+	if err != nil {
+		return 2, err
+	}
+	outcomes, err := runAll(ctx, o, chosen, deviations)
+	if err != nil {
+		return 2, err
+	}
+	if o.onlyKinto && o.verbose {
+		printAnswers(os.Stdout, outcomes)
+	}
+	var stale []*Deviation
+	if !o.onlyKinto && o.target != "kinto" {
+		stale = staleDeviations(deviations, chosen)
+	}
+	if t := report(os.Stdout, outcomes, stale, o.verbose && !o.onlyKinto); t.unexplained > 0 {
+		return 1, nil
+	}
+	return 0, nil
+}
+
+// choose applies --run, --sample and the backend, and leaves out what needs its own settings on a server we did not start.
+func choose(all []*Scenario, o options) ([]*Scenario, error) {
+	match, err := regexp.Compile(o.run)
+	if err != nil {
+		return nil, fmt.Errorf("--run: %w", err)
+	}
+	external := o.target != "" && o.target != "kinto"
+	var chosen []*Scenario
+	skipped := 0
+	for _, sc := range all {
+		switch {
+		case sc.Backend != "" && sc.Backend != o.backend, !match.MatchString(sc.Name) && !match.MatchString(sc.File):
+		case external && sc.Settings != "":
+			skipped++
+		default:
+			chosen = append(chosen, sc)
+		}
+	}
+	if skipped > 0 {
+		fmt.Printf("%d scenarios need settings of their own and are left out: --target is a server that already runs\n", skipped)
+	}
+	if chosen = sample(chosen, o.sample, o.seed); len(chosen) == 0 {
+		return nil, errors.New("no scenario is left to run")
+	}
+	return chosen, nil
+}
+
+// staleDeviations lists the deviations of scenarios that ran and that explained nothing.
+func staleDeviations(deviations []*Deviation, ran []*Scenario) []*Deviation {
+	names := map[string]bool{}
+	for _, sc := range ran {
+		names[sc.Name] = true
+	}
+	var stale []*Deviation
+	for _, d := range deviations {
+		if names[d.Scenario] && !d.used {
+			stale = append(stale, d)
+		}
+	}
+	return stale
+}
+
+// runAll starts a pair of servers for each set of settings and runs the scenarios that ask for it.
+func runAll(ctx context.Context, o options, scenarios []*Scenario, deviations []*Deviation) ([][]Outcome, error) {
+	groups := map[string][]*Scenario{}
+	for _, sc := range scenarios {
+		groups[sc.Settings] = append(groups[sc.Settings], sc)
+	}
+	runID := strconv.FormatInt(time.Now().UnixNano()/int64(time.Millisecond)%(36*36*36*36*36), 36)
+	var outcomes [][]Outcome
+	for i, settings := range sortedKeys(groups) {
+		some, err := runGroup(ctx, o, fmt.Sprintf("%s%d", runID, i), settings, groups[settings], deviations)
+		if err != nil {
+			return nil, err
+		}
+		outcomes = append(outcomes, some...)
+	}
+	return outcomes, nil
+}
+
+func runGroup(ctx context.Context, o options, runID, settings string, scenarios []*Scenario, deviations []*Deviation) (_ [][]Outcome, err error) {
+	dir, err := os.MkdirTemp("", "conformance-")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(dir)
+	if err := os.WriteFile(filepath.Join(dir, "published.json"), []byte(versionFile), 0o600); err != nil {
+		return nil, err
+	}
+	kinto, err := startKinto(ctx, o.venv, dir, "kinto", settings, o.backend, o.dsn)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, kinto.stop()) }()
+	suite := &Suite{Kinto: kinto.Server, Workers: o.workers, RunID: runID, Deviations: deviations}
+	var target *process
+	switch {
+	case o.onlyKinto:
+	case o.target == "kinto":
+		target, err = startKinto(ctx, o.venv, dir, "kinto-2", settings, "memory", "")
+		suite.Deviations = nil
+	case o.quinto != "":
+		target, err = startQuinto(ctx, o.quinto, dir, settings)
+		suite.IsQuinto = true
+	default:
+		suite.Target = &Server{Name: "target", Base: o.target}
+		suite.IsQuinto = carriesRevision(*suite.Target)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if target != nil {
+		defer func() { err = errors.Join(err, target.stop()) }()
+		suite.Target = &target.Server
+	}
+	return suite.Run(ctx, scenarios), nil
+}
+
+// carriesRevision tells quinto from a second Kinto by the header that every answer of quinto has.
+func carriesRevision(s Server) bool {
+	answer := s.do(context.Background(), newHTTPClient(), Sent{Method: http.MethodGet, Target: "/"})
+	return answer.Header.Get("Quinto-Revision") != ""
+}

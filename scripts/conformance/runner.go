@@ -1,0 +1,222 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+)
+
+// settle is the pause between two requests of a scenario. Kinto's clocks count milliseconds: without it
+// two lists could be written in the same one, and "equal or rising" would be decided by chance.
+const settle = 2 * time.Millisecond
+
+// Outcome is what became of one request.
+type Outcome struct {
+	Scenario  *Scenario
+	Request   *Request
+	Sent      [2]Sent
+	Answers   [2]Answer
+	Diffs     []Difference // the unexplained ones
+	Deviation []*Deviation // the explained ones
+}
+
+// Suite runs scenarios against a reference and a target.
+type Suite struct {
+	Kinto      Server
+	Target     *Server // nil: only the reference answers
+	Deviations []*Deviation
+	IsQuinto   bool // every answer of the target must carry Quinto-Revision
+	Workers    int
+	RunID      string
+
+	client *http.Client
+	mu     sync.Mutex // guards Deviations' marks
+}
+
+// Run gives the outcomes in the order of the scenarios. Those marked alone run last, one by one.
+func (s *Suite) Run(ctx context.Context, scenarios []*Scenario) [][]Outcome {
+	s.client = newHTTPClient()
+	defer s.client.CloseIdleConnections()
+	outcomes := make([][]Outcome, len(scenarios))
+	queue := make(chan int)
+	var workers sync.WaitGroup
+	for range s.Workers {
+		workers.Go(func() {
+			for i := range queue {
+				outcomes[i] = s.runScenario(ctx, i, scenarios[i])
+			}
+		})
+	}
+	for i, sc := range scenarios {
+		if !sc.Alone {
+			queue <- i
+		}
+	}
+	close(queue)
+	workers.Wait()
+	for i, sc := range scenarios {
+		if sc.Alone {
+			outcomes[i] = s.runScenario(ctx, i, sc)
+		}
+	}
+	return outcomes
+}
+
+// staticText joins all texts of a scenario with the values it chose itself.
+func staticText(sc *Scenario, vars variables) string {
+	var all strings.Builder
+	for _, r := range sc.Requests {
+		for _, text := range r.texts() {
+			all.WriteString(vars.static(text))
+			all.WriteByte('\n')
+		}
+	}
+	return all.String()
+}
+
+func (s *Suite) servers() []Server {
+	if s.Target == nil {
+		return []Server{s.Kinto}
+	}
+	return []Server{s.Kinto, *s.Target}
+}
+
+func (s *Suite) runScenario(ctx context.Context, number int, sc *Scenario) []Outcome {
+	vars := variables{suffix: fmt.Sprintf("%s%03d", s.RunID, number), now: time.Now().UnixMilli()}
+	servers := s.servers()
+	target := servers[len(servers)-1]
+	rel := newRelations(staticText(sc, vars), vars.now, s.Kinto.Base, target.Base)
+	answers := [2]map[string]Answer{{}, {}}
+	var outcomes []Outcome
+	for _, r := range sc.Requests {
+		o := Outcome{Scenario: sc, Request: r}
+		times := [2][]int64{}
+		var exchange sync.WaitGroup
+		for side, server := range servers {
+			exchange.Go(func() {
+				sent, at, err := prepare(r, vars, answers[side])
+				o.Sent[side], times[side] = sent, at
+				if err != nil {
+					o.Answers[side] = Answer{Err: err}
+					return
+				}
+				o.Answers[side] = server.do(ctx, s.client, sent)
+			})
+		}
+		exchange.Wait()
+		s.judge(&o, rel, times)
+		for side := range servers {
+			answers[side][r.Label] = o.Answers[side]
+		}
+		outcomes = append(outcomes, o)
+		time.Sleep(settle)
+	}
+	return outcomes
+}
+
+// prepare fills the placeholders of a request for one side; times are those computed from earlier answers.
+func prepare(r *Request, vars variables, answers map[string]Answer) (Sent, []int64, error) {
+	sent := Sent{Method: r.Method, Password: userPassword}
+	if r.User != "" {
+		sent.User = vars.userName(r.User)
+	}
+	var times []int64
+	fill := func(text string) (string, error) {
+		out, at, err := captured(vars.static(text), answers)
+		times = append(times, at...)
+		return out, err
+	}
+	var err error
+	if sent.Target, err = fill(r.Target); err != nil {
+		return sent, nil, err
+	}
+	if r.Body != nil {
+		body, err := fill(string(r.Body))
+		if err != nil {
+			return sent, nil, err
+		}
+		sent.Body = []byte(body)
+	}
+	for _, h := range r.Header {
+		value, err := fill(h[1])
+		if err != nil {
+			return sent, nil, err
+		}
+		sent.Header = append(sent.Header, [2]string{h[0], value})
+	}
+	return sent, times, nil
+}
+
+// judge compares the answers of one request and sorts the differences into explained and unexplained.
+func (s *Suite) judge(o *Outcome, rel *relations, times [2][]int64) {
+	if want := o.Request.Status; want != 0 && o.Answers[0].Err == nil && o.Answers[0].Status != want {
+		o.Diffs = append(o.Diffs, Difference{Field: "scenario", Kinto: fmt.Sprintf("answers %d", o.Answers[0].Status), Target: fmt.Sprintf("the scenario says %d", want)})
+	}
+	if s.Target == nil {
+		if err := o.Answers[0].Err; err != nil {
+			o.Diffs = append(o.Diffs, Difference{Field: "answer", Kinto: err.Error()})
+		}
+		return
+	}
+	for i := range min(len(times[0]), len(times[1])) {
+		rel.learnTime(o.Request.Label, times[0][i], times[1][i])
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var followers []string
+	for _, d := range compareAnswers(rel, o.Request, o.Answers[0], o.Answers[1], s.IsQuinto) {
+		on := explain(s.Deviations, o.Scenario.Name, o.Request.Label, d.Field)
+		if on != nil {
+			o.Deviation = append(o.Deviation, on)
+			followers = append(followers, followingStatus(d.Field))
+		} else {
+			o.Diffs = append(o.Diffs, d)
+		}
+	}
+	o.Diffs = slices.DeleteFunc(o.Diffs, func(d Difference) bool {
+		return slices.ContainsFunc(followers, func(prefix string) bool { return follows(d.Field, prefix) })
+	})
+}
+
+// noFollower is a prefix that no field has.
+const noFollower = "\x00"
+
+// followingStatus gives the prefix of the fields that another status changes with it: an answer of another status has another body and
+// other headers. In a batch these are the fields of the same part.
+func followingStatus(field string) string {
+	if field == "status" {
+		return ""
+	}
+	if part, isStatus := strings.CutSuffix(field, "].status"); isStatus {
+		return part + "]."
+	}
+	return noFollower
+}
+
+// follows never holds for what is wanted of every answer whatever its status.
+func follows(field, prefix string) bool {
+	return strings.HasPrefix(field, prefix) && field != "header:Quinto-Revision" && field != "scenario" && field != "answer"
+}
+
+// sample picks n scenarios by a seed and keeps their order; n = 0 keeps all.
+func sample(scenarios []*Scenario, n int, seed uint64) []*Scenario {
+	if n <= 0 || n >= len(scenarios) {
+		return scenarios
+	}
+	picked := map[int]bool{}
+	for _, i := range rand.New(rand.NewPCG(seed, 0)).Perm(len(scenarios))[:n] {
+		picked[i] = true
+	}
+	var out []*Scenario
+	for i, sc := range scenarios {
+		if picked[i] {
+			out = append(out, sc)
+		}
+	}
+	return out
+}

