@@ -330,3 +330,21 @@ func goldenFile(t *testing.T, name string, got []byte) {
 		t.Fatalf("%s: the encoding of released data changed (%v)\n got %s\nwant %s", file, err, text, want)
 	}
 }
+
+// TestFlushBeforeClose: a node that stopped in order starts with the state it
+// had, although its memtable is gone and nobody replays the log to it.
+func TestFlushBeforeClose(t *testing.T) {
+	n := openNode(t, vfs.NewMem())
+	n.apply(put("/buckets/b", 1, `{}`))
+	if err := n.st.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	if err := n.st.Close(); err != nil {
+		t.Fatal(err)
+	}
+	again := openNode(t, n.fs)
+	defer func() { _ = again.st.Close() }()
+	if again.Revision() != 1 || again.Applied() != 1 {
+		t.Fatalf("revision %d, applied %d", again.Revision(), again.Applied())
+	}
+}

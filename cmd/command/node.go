@@ -301,6 +301,11 @@ func (n *Node) release() error {
 		errs = append(errs, n.plugins.Close())
 	}
 	if n.store != nil {
+		select {
+		case <-n.failed: // a full or hanging disk may be why
+		default: // in order: the next start begins where this one ended
+			errs = append(errs, n.store.Flush())
+		}
 		errs = append(errs, n.store.Close())
 	}
 	return errors.Join(errs...)

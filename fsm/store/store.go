@@ -299,6 +299,18 @@ func (s *Store) Stats() Stats {
 // system in memory returns vfs.ErrUnsupported.
 func (s *Store) DiskUsage() (vfs.DiskUsage, error) { return s.fs.GetDiskUsage(s.dir) }
 
+// Flush makes what was applied durable, within FlushTimeout. Nothing is lost
+// without it, since the log has it all; but a node that stops in order then
+// starts with the state it had, also while no leader tells it what is committed.
+func (s *Store) Flush() error {
+	h := s.Acquire()
+	if h == nil {
+		return ErrClosed
+	}
+	defer h.Release()
+	return s.flush(h, 0)
+}
+
 // Close waits up to CloseTimeout until all handles are released, closes the
 // database and gives the directory free. It does not flush: the Raft log has
 // what the memtable loses. Stop Raft first. It returns ErrHandlesHeld when the
