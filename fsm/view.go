@@ -56,6 +56,7 @@ type View struct {
 	hot    *hot
 	record bool
 	reads  map[Compare]struct{}
+	seen   map[Path]indexEntry // while recording: a plan looks at its object several times
 }
 
 var _ Reader = (*View)(nil)
@@ -127,7 +128,7 @@ func (v *View) StateHash() [sha256.Size]byte { return v.meta.StateHash }
 
 // Record makes v remember each Get and Groups as a Compare.
 func (v *View) Record() {
-	v.record, v.reads = true, make(map[Compare]struct{}, 8)
+	v.record, v.reads, v.seen = true, make(map[Compare]struct{}, 8), make(map[Path]indexEntry, 4)
 }
 
 // Reads returns what was recorded, in no particular order.
@@ -186,6 +187,9 @@ func (v *View) Get(p Path) (Object, error) {
 }
 
 func (v *View) index(p Path) (indexEntry, bool, error) {
+	if e, ok := v.seen[p]; ok {
+		return e, e.Revision != 0, nil
+	}
 	shallow := p.Depth() <= hotDepth
 	if shallow {
 		if e, ok := v.hot.row(p, v.meta.Revision); ok {
@@ -193,8 +197,12 @@ func (v *View) index(p Path) (indexEntry, bool, error) {
 		}
 	}
 	e, found, err := readIndex(v.snap, p)
-	if shallow && err == nil {
+	switch {
+	case err != nil:
+	case shallow:
 		v.hot.learn(p, e, v.meta.Revision)
+	case v.record:
+		v.seen[p] = e
 	}
 	return e, found, err
 }
