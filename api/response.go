@@ -1,6 +1,7 @@
 package api
 
 import (
+	"math/rand/v2"
 	"strconv"
 	"strings"
 
@@ -13,7 +14,9 @@ import (
 const (
 	contentTypeOptions = "nosniff"
 	// revisionHeader stands on every answer: this is the revision it shows or made.
-	revisionHeader        = "Quinto-Revision"
+	revisionHeader = "Quinto-Revision"
+	// backoffHeader asks clients for seconds between requests (Kinto 8.3).
+	backoffHeader         = "Backoff"
 	contentSecurityPolicy = "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; "
 )
 
@@ -43,6 +46,9 @@ func (s *Server) render(ctx *fasthttp.RequestCtx, r *resource.Response) {
 	}
 	if len(h.Peek(revisionHeader)) == 0 { // an answer that the service did not make
 		h.Set(revisionHeader, strconv.FormatUint(uint64(s.options.State.Revision()), 10))
+	}
+	if c := s.options.Config; c.Backoff > 0 && rand.IntN(100) < c.BackoffPercentage {
+		h.Set(backoffHeader, strconv.Itoa(c.Backoff))
 	}
 	ctx.Response.SetBodyRaw(r.Body) // not copied: an answer is never changed
 }

@@ -188,6 +188,10 @@ func (s *Server) handle(ctx *fasthttp.RequestCtx) {
 		s.fail(ctx, e)
 		return
 	}
+	if s.options.Config.ReadOnly && !ctx.IsGet() && !ctx.IsHead() && !ctx.IsOptions() { // whatever the path
+		s.fail(ctx, errMethod)
+		return
+	}
 	if knownToFiber(ctx.Method()) {
 		s.routed(ctx)
 	} else { // Fiber would answer in text

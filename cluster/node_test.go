@@ -314,7 +314,7 @@ func TestDamagedDirectoriesAreRefused(t *testing.T) {
 			if err := tc.damage(d.DataDir); err != nil {
 				t.Fatal(err)
 			}
-			if tc.want == ErrOtherNode {
+			if errors.Is(tc.want, ErrOtherNode) {
 				d.Name = "other"
 			}
 			n, err := tryNode(t, d)

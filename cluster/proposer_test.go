@@ -103,7 +103,7 @@ func TestExclusivePlansNeverConflict(t *testing.T) {
 	}
 	wg.Wait()
 	want := errors.New("plan")
-	if _, err := n.ProposeExclusive(ctx, func(*fsm.View) (fsm.Txn, error) { return fsm.Txn{}, want }); err != want {
+	if _, err := n.ProposeExclusive(ctx, func(*fsm.View) (fsm.Txn, error) { return fsm.Txn{}, want }); !errors.Is(err, want) {
 		t.Errorf("plan's error came back as %v", err)
 	}
 	rev := n.fsm.Revision()

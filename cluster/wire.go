@@ -13,8 +13,6 @@ import (
 // that knows fewer fields ignores what follows, so neighbouring versions
 // understand each other.
 
-func appendBytes(b, v []byte) []byte { return append(binary.AppendUvarint(b, uint64(len(v))), v...) }
-
 func appendString(b []byte, s string) []byte {
 	return append(binary.AppendUvarint(b, uint64(len(s))), s...)
 }

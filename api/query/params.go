@@ -1,6 +1,7 @@
 package query
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"math/big"
@@ -100,7 +101,8 @@ func nativeText(name, text string) (canon.Value, error) {
 	if err == nil {
 		return v, nil
 	}
-	if _, limit := err.(*canon.LimitError); limit {
+	limitError := &canon.LimitError{}
+	if errors.As(err, &limitError) {
 		return nil, refuseValue(name)
 	}
 	return stringValue(text), nil

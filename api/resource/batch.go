@@ -2,7 +2,10 @@ package resource
 
 import (
 	"fmt"
+	"math/rand/v2"
+	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -37,14 +40,14 @@ func (b *batchSpec) readOnly() bool {
 
 // batchSpec validates the body of POST /batch; its error is a *Failure.
 func (s *Service) batchSpec(r *Request) (*batchSpec, error) {
-	if r.Method != "POST" {
+	if r.Method != http.MethodPost {
 		return nil, errMethod("POST, OPTIONS")
 	}
 	if err := checkMedia(mediaType(r.Header["content-type"]), jsonType); err != nil {
 		return nil, err
 	}
 	var body parsed
-	body.parse(r.Body, s.cfg.Limits.JSONDepth)
+	body.parse(r.Body, s.jsonLimits())
 	switch {
 	case body.err != nil:
 		return nil, body.err
@@ -171,7 +174,11 @@ func (b *batchCheck) request(name string, v canon.Value, needsPath bool) (r subR
 		}
 		return true
 	})
-	r.body = b.mapping(name, "body", v)
+	if body, _ := v.Get("body"); body.Kind() == canon.Array && r.patchType() == jsonPatchType {
+		r.body = body
+	} else {
+		r.body = b.mapping(name, "body", v)
+	}
 	return r
 }
 
@@ -226,9 +233,29 @@ func withDefaults(v, defaults canon.Value) canon.Value {
 	return out.value()
 }
 
+// patchType is the Content-Type that a part of method PATCH gives itself, if it
+// is one of those that say how to patch; else "".
+func (s *subRequest) patchType() (media string) {
+	if s.method != "PATCH" {
+		return ""
+	}
+	s.headers.Each(func(name string, value canon.Value) bool {
+		if strings.EqualFold(name, "content-type") {
+			text, _ := value.String()
+			media = mediaType(text)
+		}
+		return true
+	})
+	if media != mergePatchType && media != jsonPatchType {
+		return ""
+	}
+	return media
+}
+
 // build makes the request of a part: the batch's headers overlaid by its own,
-// and JSON as the type of any body, as Kinto does. echo is the path that the
-// answer shows; ok is false for a path that does not decode.
+// and JSON as the type of any body, as Kinto does, unless the part itself names
+// another way to patch. echo is the path that the answer shows; ok is false for
+// a path that does not decode.
 func (s *subRequest) build(outer *Request) (r *Request, echo string, ok bool) {
 	path, query, _ := strings.Cut(outer.withoutPrefix(s.path), "?")
 	decoded, err := url.PathUnescape(path)
@@ -249,7 +276,10 @@ func (s *subRequest) build(outer *Request) (r *Request, echo string, ok bool) {
 		return true
 	})
 	delete(r.Header, "content-length")
-	if len(s.body) > 2 {
+	if media := s.patchType(); media != "" && len(s.body) > 0 {
+		r.Body = s.body
+		r.Header["content-type"] = media
+	} else if len(s.body) > 2 {
 		r.Body = s.body
 		r.Header["content-type"] = jsonType
 	}
@@ -268,7 +298,10 @@ func (p *planner) runBatch(outer *Request, spec *batchSpec) (*outline, error) {
 		if err != nil {
 			return nil, err
 		}
-		out.batch = append(out.batch, entry{path: echo, head: r.Method == "HEAD", out: part})
+		if c := p.s.cfg; c.Backoff > 0 && !part.raised && rand.IntN(100) < c.BackoffPercentage {
+			part.fields = append(slices.Clip(part.fields), HeaderField{"Backoff", strconv.Itoa(c.Backoff)})
+		}
+		out.batch = append(out.batch, entry{path: echo, head: r.Method == http.MethodHead, out: part})
 		if spec.allOrNothing && part.status >= 400 {
 			p.undo()
 			return failedBatch(out.batch, spec, outer), nil
@@ -316,7 +349,7 @@ func failedBatch(done []entry, spec *batchSpec, outer *Request) *outline {
 			continue
 		}
 		r, echo, _ := spec.requests[i].build(outer)
-		out.batch = append(out.batch, entry{path: echo, head: r.Method == "HEAD", out: f.outline()})
+		out.batch = append(out.batch, entry{path: echo, head: r.Method == http.MethodHead, out: f.outline()})
 	}
 	return out
 }

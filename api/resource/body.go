@@ -37,7 +37,7 @@ type parsed struct {
 
 // parse reads the body once. Whether it counts is the caller's business: Kinto
 // looks for data.id in any body before it looks at the Content-Type.
-func (p *parsed) parse(body []byte, depth int) {
+func (p *parsed) parse(body []byte, limits canon.Limits) {
 	if p.done {
 		return
 	}
@@ -45,7 +45,7 @@ func (p *parsed) parse(body []byte, depth int) {
 	if p.empty {
 		return
 	}
-	text, err := canon.Canonical(body, canon.Limits{Depth: depth})
+	text, err := canon.Canonical(body, limits)
 	v := canon.Value(text)
 	var limit *canon.LimitError
 	switch {
@@ -68,6 +68,7 @@ type payload struct {
 	id          canon.Value         // data.id; Missing when absent
 	modified    canon.Value         // data.last_modified; Missing when absent
 	permissions map[string][]string // without those that are null
+	nulls       []string            // known permissions that are null, which a merge patch removes
 }
 
 // mapping is Kinto's complaint about a value that is not an object.
@@ -152,6 +153,11 @@ func (p *parsed) validate(k *Kind, patch bool) (pl payload, problems []problem) 
 		var found []problem
 		pl.permissions, found = readPermissions(k, given)
 		problems = append(problems, found...)
+		for _, name := range k.Permissions {
+			if v, ok := given.Get(name); ok && v.Kind() == canon.Null {
+				pl.nulls = append(pl.nulls, name)
+			}
+		}
 	}
 	return pl, problems
 }

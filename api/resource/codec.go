@@ -58,6 +58,7 @@ const (
 	partFieldLiteral protowire.Number = 1
 	partFieldOps     protowire.Number = 2
 	partFieldStored  protowire.Number = 3
+	partFieldTime    protowire.Number = 4
 
 	storedFieldPath         protowire.Number = 1
 	storedFieldRevision     protowire.Number = 2
@@ -306,6 +307,9 @@ func (o *outline) append(b []byte) []byte {
 func (p *part) encode() []byte {
 	b := putBytes(nil, partFieldLiteral, p.literal)
 	b = putBytes(b, partFieldOps, encodeRange(p.ops))
+	if p.time {
+		b = putUint(b, partFieldTime, 1)
+	}
 	if p.stored != nil {
 		s := putString(nil, storedFieldPath, string(p.stored.Path))
 		s = putUint(s, storedFieldRevision, uint64(p.stored.Revision))
@@ -378,8 +382,10 @@ func decodeEntry(b []byte, depth int) (e entry, err error) {
 }
 
 func decodePart(b []byte) (p part, err error) {
-	err = eachField(b, func(num protowire.Number, data []byte, _ uint64) (err error) {
+	err = eachField(b, func(num protowire.Number, data []byte, n uint64) (err error) {
 		switch num {
+		case partFieldTime:
+			p.time = n != 0
 		case partFieldLiteral:
 			p.literal = data
 		case partFieldOps:

@@ -196,8 +196,10 @@ func identDetails(kind, id string) []byte {
 	return append(canon.AppendString(append(b, `,"resource_name":`...), kind), '}')
 }
 
+const notAllowed = "Method not allowed on this endpoint."
+
 func errMethod(allow string) *Failure {
-	return &Failure{Status: 405, Errno: ErrnoMethodNotAllowed, Message: "Method not allowed on this endpoint.",
+	return &Failure{Status: 405, Errno: ErrnoMethodNotAllowed, Message: notAllowed,
 		Header: []HeaderField{{"Allow", allow}}}
 }
 

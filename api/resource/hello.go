@@ -64,6 +64,9 @@ func (p *planner) hello(r *Request) (*outline, error) {
 		b = append(append(canon.AppendString(b, c.Name), ':'), c.Body...)
 	}
 	out := &outline{status: 200, fields: []HeaderField{contentTypeField}}
+	if cfg.ReadOnly {
+		out.fields = append(out.fields, cacheFields(cfg.Project.RootCacheExpires, p.now)...)
+	}
 	out.literal(append(b, "}}"...))
 	return out, nil
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"hash/fnv"
 	"math"
+	"net/http"
 	"strconv"
 	"strings"
 
@@ -41,7 +42,7 @@ func (c *call) list(problems []problem) (*outline, error) {
 	}
 	limits := &c.s.cfg.Limits
 	q, err := query.Parse(c.r.Query, query.Options{Now: max(int64(c.now), int64(info.Timestamp)),
-		PaginateBy: limits.PaginateBy, MaxFetch: limits.FetchSize, Delete: c.r.Method == "DELETE"})
+		PaginateBy: limits.PaginateBy, MaxFetch: limits.FetchSize, Delete: c.r.Method == http.MethodDelete})
 	var bad *query.Error
 	if errors.As(err, &bad) {
 		problems = append(problems, queryProblems(bad)...)
@@ -51,7 +52,7 @@ func (c *call) list(problems []problem) (*outline, error) {
 	if err := c.checkReadBody(problems); err != nil {
 		return nil, err
 	}
-	if c.r.Method == "DELETE" {
+	if c.r.Method == http.MethodDelete {
 		return c.alert(q)(c.deleteList(q, &info))
 	}
 	return c.alert(q)(c.readList(q, &info))
@@ -80,7 +81,7 @@ func (c *call) readList(q *query.Query, info *fsm.ListInfo) (*outline, error) {
 		return nil, err
 	}
 	out := &outline{status: 200, fields: append(appendStamp(make([]HeaderField, 0, 6), info.Timestamp), noStore, contentTypeField)}
-	if c.r.Method == "HEAD" {
+	if c.r.Method == http.MethodHead {
 		n, err := c.count(q, info)
 		total := strconv.FormatInt(n, 10)
 		out.fields = append(out.fields, HeaderField{"Total-Objects", total}, HeaderField{"Total-Records", total})

@@ -3,6 +3,7 @@ package resource
 import (
 	"fmt"
 	"math"
+	"net/http"
 	"net/url"
 	"strconv"
 	"strings"
@@ -17,11 +18,11 @@ var noStore = HeaderField{"Cache-Control", "no-cache, no-store"}
 // object decides GET, HEAD, PUT, PATCH and DELETE of one object.
 func (c *call) object(problems []problem) (*outline, error) {
 	switch c.r.Method {
-	case "PUT":
+	case http.MethodPut:
 		return c.put(problems)
-	case "PATCH":
+	case http.MethodPatch:
 		return c.patch(problems)
-	case "DELETE":
+	case http.MethodDelete:
 		return c.delete(problems)
 	}
 	if err := c.checkReadBody(problems); err != nil {
@@ -92,7 +93,7 @@ func (p *planner) reference(o *fsm.Object) part {
 // claims to be JSON must be it.
 func (c *call) checkReadBody(problems []problem) error {
 	if len(c.r.Body) > 0 && isJSONType(mediaType(c.r.Header["content-type"])) {
-		c.body.parse(c.r.Body, c.s.cfg.Limits.JSONDepth)
+		c.body.parse(c.r.Body, c.s.jsonLimits())
 		if c.body.err != nil {
 			return c.body.err
 		}
@@ -119,11 +120,11 @@ func (c *call) missing() error {
 
 // payload validates the body of a write together with its headers.
 func (c *call) payload(problems []problem) (payload, error) {
-	c.body.parse(c.r.Body, c.s.cfg.Limits.JSONDepth)
+	c.body.parse(c.r.Body, c.s.jsonLimits())
 	if c.body.err != nil {
 		return payload{}, c.body.err
 	}
-	pl, found := c.body.validate(c.route.kind, c.r.Method == "PATCH")
+	pl, found := c.body.validate(c.route.kind, c.r.Method == http.MethodPatch)
 	if c.body.fault == nil {
 		found = append(found, problems...) // without a body, Kinto sees no headers either
 	}
@@ -244,8 +245,8 @@ func (c *call) removal(p fsm.Path) fsm.Op {
 // wishedTime reads ?last_modified= of a DELETE (Kinto 3.8): an integer;
 // 0 when absent. Kinto answers anything else with 500, here it is a 400.
 func (c *call) wishedTime() (fsm.Timestamp, error) {
-	values, err := url.ParseQuery(c.r.Query)
-	if err != nil || !values.Has("last_modified") {
+	values, _ := url.ParseQuery(c.r.Query) // what does not parse is no parameter
+	if !values.Has("last_modified") {
 		return 0, nil
 	}
 	const name = "last_modified"

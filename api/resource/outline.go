@@ -26,10 +26,11 @@ type outline struct {
 type opRange struct{ from, to int }
 
 // part of a body: literal bytes; or the objects that ops made, with commas
-// between; or a stored version.
+// between, or only their times; or a stored version.
 type part struct {
 	literal []byte
 	ops     opRange
+	time    bool        // of ops: last_modified instead of the object
 	stored  *fsm.Object // of the version: Path, Revision, LastModified, Deleted; Data while at hand
 }
 
@@ -140,7 +141,11 @@ func (o *outline) body(from source) ([]byte, error) {
 			if n > p.ops.from {
 				b = append(b, ',')
 			}
-			b = appendObject(b, &obj)
+			if p.time {
+				b = strconv.AppendInt(b, int64(obj.LastModified), 10)
+			} else {
+				b = appendObject(b, &obj)
+			}
 		}
 	}
 	return b, nil

@@ -1,6 +1,7 @@
 package resource
 
 import (
+	"net/http"
 	"slices"
 	"strings"
 
@@ -81,11 +82,11 @@ func (c *call) authorize() error {
 	var ok bool
 	var err error
 	switch {
-	case !rt.object && c.r.Method != "POST":
+	case !rt.object && c.r.Method != http.MethodPost:
 		return c.authorizeList()
-	case c.r.Method == "POST" && c.current.Exists(), rt.object && c.r.safe():
+	case c.r.Method == http.MethodPost && c.current.Exists(), rt.object && c.r.safe():
 		ok, err = c.mayRead()
-	case c.r.Method == "POST", c.r.Method == "PUT" && (!c.current.Exists() || c.r.Header["if-none-match"] == "*"):
+	case c.r.Method == http.MethodPost, c.r.Method == http.MethodPut && (!c.current.Exists() || c.r.Header["if-none-match"] == "*"):
 		ok, err = c.allowed(c.onList(rt.kind.Name+":create"), "create")
 	case !c.current.Exists():
 		// PATCH and DELETE: 404 for whoever may read the list, in the view.
@@ -112,7 +113,7 @@ func (c *call) denied(ok bool, err error) error {
 func (c *call) authorizeList() error {
 	kind, required := c.route.kind, "read"
 	grants := kind.readGrants()
-	if c.r.Method == "DELETE" {
+	if c.r.Method == http.MethodDelete {
 		required, grants = "write", kind.Grants["write"]
 	}
 	ways := c.onList(required)
@@ -200,7 +201,7 @@ func (c *call) inherited() ([]string, error) {
 // or PATCH does, and the writer added to write (Kinto 4.3, 4.4, 5.2).
 func (c *call) newACL(old fsm.ACL, given map[string][]string) fsm.ACL {
 	acl := old.Map()
-	if len(given) > 0 && c.r.Method != "PATCH" {
+	if len(given) > 0 && c.r.Method != http.MethodPatch {
 		clear(acl)
 	}
 	for permission, principals := range given {

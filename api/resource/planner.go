@@ -2,6 +2,8 @@ package resource
 
 import (
 	"context"
+	"errors"
+	"net/http"
 	"slices"
 	"strconv"
 	"strings"
@@ -35,6 +37,7 @@ type planner struct {
 	who      *identity        // of the last request; whoAuth is the header it comes from
 	whoAuth  string
 	whoKnown bool
+	whoOps   int // of the batch, when that was found out
 }
 
 // newReader plans requests that only read.
@@ -51,14 +54,24 @@ func (s *Service) newWriter(ctx context.Context, v *fsm.View, now fsm.Timestamp)
 // identify finds out who sends r; parts of a batch mostly share it.
 func (p *planner) identify(r *Request) (*identity, error) {
 	header := r.Header["authorization"]
-	if p.whoKnown && header == p.whoAuth && len(p.ops) == 0 {
+	if p.whoKnown && header == p.whoAuth && !p.whoMayDiffer() {
 		return p.who, nil
 	}
 	who, err := identify(p.ctx, p.s.policies, header, p.state)
 	if err == nil {
-		p.who, p.whoAuth, p.whoKnown = who, header, true
+		p.who, p.whoAuth, p.whoKnown, p.whoOps = who, header, true, len(p.ops)
 	}
 	return who, err
+}
+
+// recordDepth is that of the objects that say nothing about who somebody is:
+// groups and whatever an authenticator keeps stand above them.
+const recordDepth = 6
+
+// whoMayDiffer reports whether the batch wrote, since the user was identified,
+// anything that could make him another or give him groups.
+func (p *planner) whoMayDiffer() bool {
+	return slices.ContainsFunc(p.ops[p.whoOps:], func(o fsm.Op) bool { return o.Path.Depth() < recordDepth })
 }
 
 // require notes that the plan depends on a list: on its content or timestamp.
@@ -160,7 +173,7 @@ func (p *planner) answer(r *Request) (*outline, error) {
 	if rt.object {
 		return c.object(problems)
 	}
-	if r.Method == "POST" {
+	if r.Method == http.MethodPost {
 		return c.post(problems)
 	}
 	return c.list(problems)
@@ -184,7 +197,7 @@ func (p *planner) other(r *Request) (*outline, error) {
 // object the parents and the object itself, then the headers that negotiate,
 // then permissions, then the parents of reads.
 func (c *call) prepare() (err error) {
-	early := c.r.Method == "POST" || c.route.object && !c.r.safe()
+	early := c.r.Method == http.MethodPost || c.route.object && !c.r.safe()
 	if early {
 		if err := c.checkParents(); err != nil {
 			return err
@@ -242,7 +255,7 @@ func (c *call) loadCurrent() (err error) {
 		}
 		return err
 	}
-	c.body.parse(c.r.Body, c.s.cfg.Limits.JSONDepth)
+	c.body.parse(c.r.Body, c.s.jsonLimits())
 	data, _ := c.body.value.Get("data")
 	id, ok := data.Get("id")
 	if !ok {
@@ -265,8 +278,7 @@ func (c *call) name(id string) {
 	c.setLinks(append(slices.Clip(c.route.links), link{c.route.kind, id, c.route.list.Child(id)}))
 }
 
-// The media types of bodies. More types of PATCH come with their own rules.
-var patchTypes = []string{"application/json-patch+json", jsonType, "application/merge-patch+json"}
+var patchTypes = []string{jsonPatchType, jsonType, mergePatchType}
 
 // negotiate answers 406 and 415.
 func (c *call) negotiate() error {
@@ -275,15 +287,10 @@ func (c *call) negotiate() error {
 	}
 	media := mediaType(c.r.Header["content-type"])
 	switch c.r.Method {
-	case "POST", "PUT":
+	case http.MethodPost, http.MethodPut:
 		return checkMedia(media, jsonType)
-	case "PATCH":
-		if err := checkMedia(media, patchTypes...); err != nil {
-			return err
-		}
-		if media != "" && media != jsonType {
-			return negotiation(415, "Content-Type", "Content-Type header should be one of ['application/json']")
-		}
+	case http.MethodPatch:
+		return checkMedia(media, patchTypes...)
 	}
 	return nil
 }
@@ -345,7 +352,8 @@ func validQuery(raw string) bool {
 		return utf8.ValidString(raw)
 	}
 	_, err := query.ParseFields(raw, query.Options{})
-	_, bad := err.(*query.EncodingError)
+	encodingError := &query.EncodingError{}
+	bad := errors.As(err, &encodingError)
 	return !bad
 }
 
@@ -368,7 +376,7 @@ func (c *call) hooks(action fsm.Action, old *fsm.Object, op *fsm.Op) error {
 	if change.New == nil {
 		return nil
 	}
-	data, err := canon.Canonical(change.New.Data, canon.Limits{Depth: c.s.cfg.Limits.JSONDepth})
+	data, err := canon.Canonical(change.New.Data, c.s.jsonLimits())
 	if err != nil {
 		return err
 	}

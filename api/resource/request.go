@@ -1,6 +1,7 @@
 package resource
 
 import (
+	"net/http"
 	"strconv"
 	"strings"
 	"time"
@@ -34,7 +35,7 @@ type Request struct {
 }
 
 // safe reports whether the method only reads.
-func (r *Request) safe() bool { return r.Method == "GET" || r.Method == "HEAD" }
+func (r *Request) safe() bool { return r.Method == http.MethodGet || r.Method == http.MethodHead }
 
 // HeaderField is one header line of an answer.
 type HeaderField struct{ Name, Value string }
@@ -88,6 +89,16 @@ func appendStamp(fields []HeaderField, t fsm.Timestamp) []HeaderField {
 	}
 	date := time.Unix(seconds, 0).UTC().Format("Mon, 02 Jan 2006 15:04:05 GMT")
 	return append(fields, HeaderField{"ETag", string(etag)}, HeaderField{"Last-Modified", date})
+}
+
+// cacheFields let whoever gets an answer keep it for a while, in the words of
+// Kinto's framework; 0 forbids it.
+func cacheFields(keep time.Duration, now fsm.Timestamp) []HeaderField {
+	expires := HeaderField{"Expires", time.UnixMilli(int64(now)).Add(keep).UTC().Format(http.TimeFormat)}
+	if keep <= 0 {
+		return []HeaderField{{"Cache-Control", "max-age=0, must-revalidate, no-cache, no-store"}, expires, {"Pragma", "no-cache"}}
+	}
+	return []HeaderField{{"Cache-Control", "max-age=" + strconv.Itoa(int(keep/time.Second))}, expires}
 }
 
 // URL of a path under the version prefix, as this request's client sees it.

@@ -3,6 +3,7 @@ package resource
 import (
 	"context"
 	"errors"
+	"net/http"
 	"slices"
 	"strconv"
 	"strings"
@@ -12,6 +13,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	"quinto/fsm"
+	"quinto/internal/canon"
 	"quinto/internal/config"
 	"quinto/plugins"
 )
@@ -134,6 +136,9 @@ func (s *Service) Do(ctx context.Context, r *Request) *Response {
 
 // static finds what needs no state to be refused.
 func (s *Service) static(r *Request) *Failure {
+	if s.cfg.ReadOnly && !r.safe() && r.Method != http.MethodOptions {
+		return &Failure{Status: 405, Errno: ErrnoMethodNotAllowed, Message: notAllowed}
+	}
 	if r.Path == "/" || r.Path == batchPath {
 		return s.options(r)
 	}
@@ -141,7 +146,7 @@ func (s *Service) static(r *Request) *Failure {
 	switch {
 	case !ok:
 		return errNoRoute()
-	case r.Method == "OPTIONS":
+	case r.Method == http.MethodOptions:
 		return s.options(r)
 	case !rt.allows(r.Method):
 		return errMethod(rt.allow())
@@ -151,7 +156,7 @@ func (s *Service) static(r *Request) *Failure {
 
 // options refuses a preflight that is none, as Kinto does.
 func (s *Service) options(r *Request) *Failure {
-	if r.Method != "OPTIONS" {
+	if r.Method != http.MethodOptions {
 		return nil
 	}
 	var problems []problem
@@ -224,6 +229,11 @@ func (s *Service) failure(err error) *Failure {
 	}
 	s.log.Error("request failed", "error", err)
 	return errInternal(s.cfg.Project.ErrorInfoLink)
+}
+
+func (s *Service) jsonLimits() canon.Limits {
+	l := &s.cfg.Limits
+	return canon.Limits{Depth: l.JSONDepth, Members: l.JSONMembers, KeyBytes: l.JSONKeyBytes}
 }
 
 func (s *Service) retryAfter() int { return int(s.cfg.Timeouts.RetryAfter / time.Second) }

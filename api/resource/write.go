@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net/http"
 	"time"
 
 	"quinto/fsm"
@@ -144,7 +145,7 @@ func (s *Service) lockKeys(r *Request) (keys []string) {
 		keys = append(keys, "id\x00"+string(r.ID))
 	}
 	switch r.Method {
-	case "PUT", "PATCH", "DELETE":
+	case http.MethodPut, http.MethodPatch, http.MethodDelete:
 		keys = append(keys, r.Path)
 	}
 	return keys
@@ -306,7 +307,7 @@ func requestID(r *Request, who *identity) []byte {
 // requestHash tells requests with the same id apart.
 func requestHash(r *Request) []byte {
 	h := sha256.New()
-	for _, part := range []string{r.Method, r.Path, r.Query} {
+	for _, part := range []string{r.Method, r.Path, r.Query, r.Header["content-type"]} {
 		_, _ = h.Write(binary.BigEndian.AppendUint32(nil, uint32(len(part))))
 		_, _ = h.Write([]byte(part))
 	}

@@ -31,7 +31,7 @@ const (
 	CloseTimeout = 10 * time.Second
 
 	blockBytes            = 4 << 10
-	indexBlockBytes       = 32 << 10
+	indexBlockBytes       = 256 << 10 // one level of index: a second one cost a read 15 %
 	bloomBitsPerKey       = 10
 	memTableStopThreshold = 4 // memtables queued before writes stall
 	l0CompactionThreshold = 4

@@ -62,7 +62,7 @@ func (v Value) Int() (int64, bool) {
 }
 
 // IsInt reports whether v is a number without fraction and exponent, which Kinto reads as a Python int.
-func (v Value) IsInt() bool { return v.Kind() == Number && bytes.IndexAny(v, ".e") < 0 }
+func (v Value) IsInt() bool { return v.Kind() == Number && !bytes.ContainsAny(v, ".e") }
 
 // Float gives any number as a double; false for other kinds.
 func (v Value) Float() (float64, bool) {

@@ -76,6 +76,10 @@ type Config struct {
 	Memory bool
 	// ReadOnly refuses every write with 405 (Kinto 8.2).
 	ReadOnly bool
+	// Backoff asks clients to wait that many seconds between requests; 0: nothing (Kinto 8.3).
+	Backoff int
+	// BackoffPercentage is how many of a hundred answers carry Backoff.
+	BackoffPercentage int
 	// ExplicitPermissions adds the creator to an object's `write` permission (Kinto 5.2).
 	ExplicitPermissions bool
 	// Includes are the plugins to load, by Kinto's module names, in order.

@@ -155,7 +155,7 @@ func (p *process) waitReady(ctx context.Context) error {
 		select {
 		case err := <-p.done:
 			p.done <- err
-			return fmt.Errorf("%s ended while starting: %v: %s", p.Name, err, p.logTail())
+			return fmt.Errorf("%s ended while starting: %w: %s", p.Name, err, p.logTail())
 		case <-time.After(startPoll):
 		}
 		resp, err := client.Get(p.Base + "/v1/__lbheartbeat__")
@@ -204,13 +204,15 @@ func (p *process) stop() error {
 		return err
 	}
 	select {
-	case <-p.done:
+	case err := <-p.done:
+		p.done <- err // for whoever asks again; how it ended is of no interest here
 		return nil
 	case <-time.After(stopTimeout):
 	}
 	if err := p.cmd.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return err
 	}
-	<-p.done
+	err := <-p.done
+	p.done <- err
 	return nil
 }
