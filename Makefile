@@ -105,6 +105,10 @@ bench: build ## figures beside real Kinto on PostgreSQL, as ratios
 	@scripts/lib/tools.sh venv postgres >/dev/null
 	$(call script,bench)
 
+.PHONY: bench-big
+bench-big: build ## one node with 1,000,000 records: restart after kill -9, memory
+	$(call script,bench) --big --only '^big$$' --out docs/results/bench.md
+
 .PHONY: docs
 docs: ## write the documentation that is made from code
 	go test -count=1 ./internal/config -run TestDocs -update

@@ -2,6 +2,7 @@ package resource
 
 import (
 	"context"
+	"errors"
 	"net/url"
 	"strconv"
 	"strings"
@@ -70,30 +71,40 @@ func (s *Service) read(ctx context.Context, r *Request, spec *batchSpec) *Respon
 	return resp
 }
 
-// view gives the state for a read. A session that shows a time above that of
-// the list it asks for waits a little for the node to catch up; then the leader
+// view gives the state for a read. A session that shows a revision which this
+// node has not, or a time above that of the list it asks for, waits a little for the node to catch up; then the leader
 // is asked, and what it says holds: a list that was made anew is a fact.
 func (s *Service) view(ctx context.Context, r *Request, f fsm.Freshness) (*fsm.View, error) {
-	v, err := s.node.View(ctx, f)
-	if err != nil || f.Level != fsm.Session {
-		return v, err
+	if f.Level != fsm.Session {
+		return s.node.View(ctx, f)
+	}
+	wait, cancel := context.WithTimeout(ctx, s.cfg.Timeouts.SessionWait)
+	defer cancel()
+	v, err := s.node.View(wait, f)
+	if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
+		return s.node.View(ctx, fsm.Freshness{Level: fsm.Linearizable})
+	}
+	if err != nil {
+		return nil, err
 	}
 	rt, ok := s.table.route(r.Path)
 	seen, shown := shownTime(r, s.node.Now())
 	if !ok || !shown {
 		return v, nil
 	}
-	wait, cancel := context.WithTimeout(ctx, s.cfg.Timeouts.SessionWait)
-	defer cancel()
 	for {
 		l, err := v.List(rt.list)
-		if err != nil || l.Timestamp >= seen {
-			return v, err
+		if err != nil {
+			v.Close()
+			return nil, err
+		}
+		if l.Timestamp >= seen {
+			return v, nil
 		}
 		next := fsm.Freshness{Level: fsm.Session, Revision: v.Revision() + 1}
 		v.Close()
 		if v, err = s.node.View(wait, next); err != nil {
-			return s.node.View(ctx, fsm.Freshness{Level: fsm.Linearizable, Revision: f.Revision})
+			return s.node.View(ctx, fsm.Freshness{Level: fsm.Linearizable})
 		}
 	}
 }

@@ -243,3 +243,15 @@ func TestSessionReads(t *testing.T) {
 	c.want(200, "", "alice", "GET "+records, "", "quinto-consistency", "session", "quinto-revision", revision)
 	c.want(400, "Quinto-Revision", "alice", "GET "+records, "", "quinto-consistency", "session", "quinto-revision", "x")
 }
+
+// TestSessionBeyondEveryNode: a revision that nobody has (a token of another
+// service) is not waited for until the request's end; the leader's word counts.
+func TestSessionBeyondEveryNode(t *testing.T) {
+	c, _ := newClient(t, nil)
+	c.want(201, "", "alice", "PUT /buckets/b", "")
+	began := time.Now()
+	c.want(200, `"id":"b"`, "alice", "GET /buckets/b", "", "quinto-consistency", "session", "quinto-revision", "999999")
+	if took := time.Since(began); took > 5*time.Second {
+		t.Fatalf("waited %s", took)
+	}
+}

@@ -47,7 +47,7 @@ func limitSettings() []Setting {
 		return Setting{Name: "quinto.limit_" + name, Default: initial, Min: least, Max: most, Doc: doc, field: field}
 	}
 	return []Setting{
-		limit("body_bytes", "4194304", kib, 64*mib, "Body of a request, after decompression; more is 413.", func(c *Config) any { return &c.Limits.BodyBytes }),
+		limit("body_bytes", "4194304", kib, 64*mib, "Body of a request (compressed ones are refused); more is 413.", func(c *Config) any { return &c.Limits.BodyBytes }),
 		limit("record_bytes", "1048576", kib, 4*mib, "One object's compact JSON; more is 413.", func(c *Config) any { return &c.Limits.RecordBytes }),
 		limit("query_bytes", "8192", 256, mib, "Path and query string; more is 414.", func(c *Config) any { return &c.Limits.QueryBytes }),
 		limit("header_bytes", "16384", kib, mib, "All header lines together; more is 431.", func(c *Config) any { return &c.Limits.HeaderBytes }),
