@@ -133,10 +133,10 @@ func (c Config) withDefaults() Config {
 	orDuration(&c.SnapshotInterval, time.Second)
 	c.SnapshotBytes = max(c.SnapshotBytes, 0)
 	if c.SnapshotBytes == 0 {
-		c.SnapshotBytes = 64 << 20
+		c.SnapshotBytes = 16 << 20
 	}
 	if c.TrailingBytes == 0 {
-		c.TrailingBytes = 64 << 20
+		c.TrailingBytes = 96 << 20
 	}
 	if c.SnapshotEntries == 0 {
 		c.SnapshotEntries = 32768

@@ -84,10 +84,10 @@ func raftSettings() []Setting {
 		millis("heartbeat_timeout_ms", "1000", 60000, "Silence of the leader before a follower stands for election.", func(c *Config) any { return &c.Raft.HeartbeatTimeout }),
 		millis("election_timeout_ms", "1000", 60000, "A candidate waits for votes; not less than `quinto.heartbeat_timeout_ms`.", func(c *Config) any { return &c.Raft.ElectionTimeout }),
 		millis("lease_timeout_ms", "500", 60000, "A leader without a quorum steps down; not more than `quinto.heartbeat_timeout_ms`.", func(c *Config) any { return &c.Raft.LeaseTimeout }),
-		{Name: "quinto.snapshot_log_bytes", Default: "67108864", Min: kib, Max: 16 * gib, Doc: "New log that leads to a snapshot.", field: func(c *Config) any { return &c.Raft.SnapshotLogBytes }},
+		{Name: "quinto.snapshot_log_bytes", Default: "16777216", Min: kib, Max: 16 * gib, Doc: "New log that leads to a snapshot.", field: func(c *Config) any { return &c.Raft.SnapshotLogBytes }},
 		{Name: "quinto.snapshot_entries", Default: "100000", Min: 16, Max: 100_000_000, Doc: "New entries that lead to a snapshot.", field: func(c *Config) any { return &c.Raft.SnapshotEntries }},
 		{Name: "quinto.trailing_entries", Default: "10240", Min: 16, Max: 100_000_000, Doc: "Entries kept behind a snapshot for followers that lag.", field: func(c *Config) any { return &c.Raft.TrailingEntries }},
-		{Name: "quinto.trailing_log_bytes", Default: "268435456", Min: kib, Max: 16 * gib, Doc: "Bound of their size.", field: func(c *Config) any { return &c.Raft.TrailingLogBytes }},
+		{Name: "quinto.trailing_log_bytes", Default: "100663296", Min: kib, Max: 16 * gib, Doc: "Bound of their size.", field: func(c *Config) any { return &c.Raft.TrailingLogBytes }},
 	}
 }
 
