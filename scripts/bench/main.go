@@ -96,8 +96,10 @@ func (o *options) complete() error {
 	if o.out == "" && !o.quick && o.only == "" {
 		o.out = filepath.Join("docs", "results", "bench.md")
 	}
-	if o.quinto != "" {
-		o.quinto, err = filepath.Abs(o.quinto)
+	for _, path := range []*string{&o.quinto, &o.venv} { // the servers run in folders of their own
+		if *path != "" && err == nil {
+			*path, err = filepath.Abs(*path)
+		}
 	}
 	return err
 }
