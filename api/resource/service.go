@@ -1,6 +1,7 @@
 package resource
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"net/http"
@@ -122,7 +123,7 @@ func (s *Service) Do(ctx context.Context, r *Request) *Response {
 		return s.finish(nil, f, nil, s.staleRevision(ctx))
 	}
 	var spec *batchSpec
-	if r.Path == batchPath {
+	if r.Path == batchPath && !namesWrite(r.Body) {
 		var err error
 		if spec, err = s.batchSpec(r); err != nil {
 			return s.finish(nil, err, nil, s.staleRevision(ctx))
@@ -132,6 +133,19 @@ func (s *Service) Do(ctx context.Context, r *Request) *Response {
 		return s.read(ctx, r, spec)
 	}
 	return s.write(ctx, r)
+}
+
+// namesWrite reports whether a batch names a method that writes. It is then the
+// leader's, who reads it in full: this node need not parse it only to find that
+// out. A batch that only reads and has such a word in it is answered all the
+// same, just not here.
+func namesWrite(body []byte) bool {
+	for _, method := range []string{`"PUT"`, `"POST"`, `"PATCH"`, `"DELETE"`} {
+		if bytes.Contains(body, []byte(method)) {
+			return true
+		}
+	}
+	return false
 }
 
 // static finds what needs no state to be refused.
