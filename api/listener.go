@@ -62,6 +62,15 @@ func (l *countedListener) Accept() (net.Conn, error) {
 	}
 }
 
+// Close ends Accept. Closing again is no error: Serve, Shutdown and fasthttp each
+// close it, in any order.
+func (l *countedListener) Close() error {
+	if err := l.Listener.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
+		return err
+	}
+	return nil
+}
+
 func isTemporary(err error) bool {
 	return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) || errors.Is(err, syscall.ECONNABORTED)
 }

@@ -139,6 +139,7 @@ func New(o Options) *Server {
 // Serve answers the connections of ln, which it closes at the end, until Shutdown
 // or an error of ln. Call it once.
 func (s *Server) Serve(ln net.Listener) error {
+	ln = limitConnections(ln, s.limits.Connections, refusal())
 	s.mu.Lock()
 	s.listener = ln
 	stopped := s.stopped
@@ -146,7 +147,7 @@ func (s *Server) Serve(ln net.Listener) error {
 	if stopped {
 		return ln.Close()
 	}
-	err := s.app.Server().Serve(limitConnections(ln, s.limits.Connections, refusal()))
+	err := s.app.Server().Serve(ln)
 	if errors.Is(err, net.ErrClosed) {
 		return nil
 	}
@@ -154,20 +155,19 @@ func (s *Server) Serve(ln net.Listener) error {
 }
 
 // Shutdown accepts no more connections and waits for running requests until ctx
-// ends; then their contexts end too.
+// ends; then their contexts end too. It may be called at any time, more than once.
 func (s *Server) Shutdown(ctx context.Context) error {
 	defer s.cancel()
 	s.mu.Lock()
 	s.stopped = true
 	ln := s.listener
 	s.mu.Unlock()
-	err := s.app.ShutdownWithContext(ctx)
-	if ln != nil { // fasthttp does not know it yet if Serve has just been called
-		if closing := ln.Close(); closing != nil && !errors.Is(closing, net.ErrClosed) {
-			return fmt.Errorf("api: %w", closing)
+	if ln != nil { // first of all: fasthttp forgets a shutdown that comes before it knows its listener
+		if err := ln.Close(); err != nil {
+			return fmt.Errorf("api: %w", err)
 		}
 	}
-	if err != nil {
+	if err := s.app.ShutdownWithContext(ctx); err != nil {
 		return fmt.Errorf("api: requests still running: %w", err)
 	}
 	return nil

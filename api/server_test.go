@@ -315,3 +315,16 @@ func TestShutdownRightAfterServe(t *testing.T) {
 		}
 	}
 }
+
+// The second shutdown finds a listener that is closed already, known to fasthttp
+// or not.
+func TestShutdownTwice(t *testing.T) {
+	for range 20 {
+		s := start(t, nil)
+		for range 2 {
+			if err := s.Shutdown(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
