@@ -179,6 +179,8 @@ func (a *applier) op(t *Txn, i int) (Object, error) {
 		return a.put(t, i)
 	case OpPutTombstone, OpDelete, OpDeleteTree:
 		return a.remove(t, i)
+	case OpFlush:
+		return Object{}, a.flush(t, i)
 	case OpSetListTimestamp:
 		return Object{}, a.setListTimestamp(t, o)
 	case OpPurgeTombstones:

@@ -344,6 +344,8 @@ func checkOp(o *Op) error {
 		return o.Path.CheckList()
 	case OpTrimEvents, OpSetFeatureLevel:
 		return nil
+	case OpFlush:
+		return checkFlush(o)
 	case OpRegisterNotifier, OpForgetNotifier, OpAdvanceCursor, OpSetSetting:
 		if o.Name == "" || len(o.Name) > MaxNameBytes {
 			return fmt.Errorf("%w: name of %d bytes", ErrCorrupt, len(o.Name))
@@ -352,6 +354,22 @@ func checkOp(o *Op) error {
 	default:
 		return fmt.Errorf("%w: op %d", ErrUnknownType, o.Type)
 	}
+}
+
+// MaxFlushPrefixes bounds the prefixes of settings that a flush takes along.
+const MaxFlushPrefixes = 16
+
+// checkFlush refuses an empty prefix: it would take the cluster's own settings.
+func checkFlush(o *Op) error {
+	if len(o.Members) > MaxFlushPrefixes {
+		return fmt.Errorf("%w: a flush with %d prefixes", ErrCorrupt, len(o.Members))
+	}
+	for _, p := range o.Members {
+		if p == "" || len(p) > MaxNameBytes {
+			return fmt.Errorf("%w: a flush with a prefix of %d bytes", ErrCorrupt, len(p))
+		}
+	}
+	return nil
 }
 
 func checkPut(o *Op) error {

@@ -23,10 +23,16 @@ var sampleTxn = Txn{
 	},
 }
 
+// flushTxn is apart from sampleTxn: the golden file of that one was released
+// before there was a flush.
+var flushTxn = Txn{UserID: "account:a", Now: 1795308102078, Ops: []Op{{Type: OpFlush, Members: []string{"cache/", "nonce/"}}}}
+
 func TestTxnRoundTrip(t *testing.T) {
-	got, err := DecodeTxn(EncodeTxn(&sampleTxn))
-	if err != nil || !reflect.DeepEqual(got, sampleTxn) {
-		t.Fatalf("%v\n got %+v\nwant %+v", err, got, sampleTxn)
+	for _, want := range []Txn{sampleTxn, flushTxn} {
+		got, err := DecodeTxn(EncodeTxn(&want))
+		if err != nil || !reflect.DeepEqual(got, want) {
+			t.Fatalf("%v\n got %+v\nwant %+v", err, got, want)
+		}
 	}
 }
 
@@ -65,6 +71,8 @@ func TestACLStopsWhereItIsTold(t *testing.T) {
 func TestReleasedEncodings(t *testing.T) {
 	o := Object{Path: "/buckets/b", Revision: 9, LastModified: 1795308102077, Data: []byte(`{"a":1}`), ACL: sampleTxn.Ops[0].ACL, Members: []string{"x", "y"}}
 	goldenFile(t, "entry.hex", EncodeGroup(testCluster, [][]byte{EncodeTxn(&sampleTxn)}))
+	goldenFile(t, "entry-flush.hex", EncodeGroup(testCluster, [][]byte{EncodeTxn(&flushTxn)}))
+	goldenFile(t, "event-flush.hex", encodeEvent(&Event{Action: ActionFlush, UserID: "u", Time: 1, LastModified: 2}))
 	goldenFile(t, "object.hex", encodeObject(&o))
 	goldenFile(t, "version.hex", encodeVersion(&o))
 	goldenFile(t, "tombstone.hex", encodeObject(&Object{Revision: 3, Deleted: true}))
@@ -86,17 +94,19 @@ func TestReleasedEncodings(t *testing.T) {
 
 func TestDecodeRefuses(t *testing.T) {
 	for name, tx := range map[string]Txn{
-		"list path for an object": {Ops: []Op{{Type: OpPut, Path: "/buckets"}}},
-		"object path for a list":  {Ops: []Op{{Type: OpPurgeTombstones, Path: "/buckets/b"}}},
-		"NUL in a path":           {Ops: []Op{{Type: OpPut, Path: "/buckets/a\x00b"}}},
-		"empty id":                {Ops: []Op{{Type: OpPut, Path: "/buckets/"}}},
-		"unknown op":              {Ops: []Op{{Type: 77, Path: "/buckets/b"}}},
-		"op zero":                 {Ops: []Op{{}}},
-		"nameless notifier":       {Ops: []Op{{Type: OpRegisterNotifier}}},
-		"NUL in a member":         {Ops: []Op{{Type: OpPut, Path: "/buckets/b", Members: []string{"a\x00"}}}},
-		"broken ACL":              {Ops: []Op{{Type: OpPut, Path: "/buckets/b", ACL: ACL{1, 2, 3}}}},
-		"unknown compare":         {Compares: []Compare{{Kind: 9, Key: "/buckets/b"}}},
-		"long request id":         {RequestID: make([]byte, MaxRequestIDBytes+1)},
+		"list path for an object":  {Ops: []Op{{Type: OpPut, Path: "/buckets"}}},
+		"object path for a list":   {Ops: []Op{{Type: OpPurgeTombstones, Path: "/buckets/b"}}},
+		"NUL in a path":            {Ops: []Op{{Type: OpPut, Path: "/buckets/a\x00b"}}},
+		"empty id":                 {Ops: []Op{{Type: OpPut, Path: "/buckets/"}}},
+		"unknown op":               {Ops: []Op{{Type: 77, Path: "/buckets/b"}}},
+		"op zero":                  {Ops: []Op{{}}},
+		"nameless notifier":        {Ops: []Op{{Type: OpRegisterNotifier}}},
+		"NUL in a member":          {Ops: []Op{{Type: OpPut, Path: "/buckets/b", Members: []string{"a\x00"}}}},
+		"broken ACL":               {Ops: []Op{{Type: OpPut, Path: "/buckets/b", ACL: ACL{1, 2, 3}}}},
+		"flush of all settings":    {Ops: []Op{{Type: OpFlush, Members: []string{""}}}},
+		"flush with many prefixes": {Ops: []Op{{Type: OpFlush, Members: make([]string, MaxFlushPrefixes+1)}}},
+		"unknown compare":          {Compares: []Compare{{Kind: 9, Key: "/buckets/b"}}},
+		"long request id":          {RequestID: make([]byte, MaxRequestIDBytes+1)},
 	} {
 		if _, err := DecodeTxn(EncodeTxn(&tx)); err == nil {
 			t.Errorf("%s: decoded", name)
@@ -106,7 +116,7 @@ func TestDecodeRefuses(t *testing.T) {
 
 func FuzzDecodeEntry(f *testing.F) {
 	f.Add(EncodeTxn(&sampleTxn))
-	for _, op := range sampleTxn.Ops {
+	for _, op := range append(flushTxn.Ops, sampleTxn.Ops...) {
 		f.Add(EncodeTxn(&Txn{Now: 1, Ops: []Op{op}}))
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
@@ -145,6 +155,7 @@ func FuzzDecodeRows(f *testing.F) {
 // apply it, in one batch and in two, agree.
 func FuzzApply(f *testing.F) {
 	f.Add(EncodeTxn(&sampleTxn), EncodeTxn(&Txn{Now: 3, Ops: []Op{{Type: OpDeleteTree, Path: "/buckets/b"}}}))
+	f.Add(EncodeTxn(&sampleTxn), EncodeTxn(&flushTxn))
 	one, two := newNode(f), newNode(f)
 	f.Fuzz(func(t *testing.T, x, y []byte) {
 		a, err := DecodeTxn(x)

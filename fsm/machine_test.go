@@ -183,6 +183,9 @@ func randomOp(r *rand.Rand, now Timestamp) Op {
 	if r.Intn(4) == 0 {
 		op.HasTime, op.LastModified = true, now+Timestamp(r.Intn(2000)-1000)
 	}
+	if r.Intn(250) == 0 {
+		return Op{Type: OpFlush, Members: []string{"s1"}}
+	}
 	switch k := r.Intn(40); {
 	case k < 20:
 		op.Type = OpPut

@@ -18,6 +18,7 @@ type Overlay struct {
 	objects map[Path]Object
 	lists   map[Path]ListInfo
 	trees   []Path // deleted with everything under them
+	flushes int    // so many times all of it was flushed: of base, only the times of root lists are left
 	pins    map[Path]struct{}
 }
 
@@ -48,6 +49,9 @@ func (o *Overlay) Stage(op Op) (Object, error) {
 	switch op.Type {
 	case OpPut, OpPutTombstone, OpDelete, OpDeleteTree:
 		return o.stageObject(op)
+	case OpFlush:
+		o.stageFlush()
+		return Object{}, nil
 	case OpSetListTimestamp:
 		l, err := o.list(op.Path)
 		wish := o.now
@@ -105,8 +109,27 @@ func (o *Overlay) dropTree(root Path) {
 	maps.DeleteFunc(o.lists, func(p Path, _ ListInfo) bool { return p.Under(root) })
 }
 
+func (o *Overlay) stageFlush() {
+	clear(o.objects)
+	for p, l := range o.lists {
+		if delete(o.lists, p); p.Depth() == 1 {
+			o.lists[p] = l.flushed(o.now)
+		}
+	}
+	o.trees = nil
+	o.flushes++
+}
+
+// flushedRoot is what the flushes left of a root list of base.
+func (o *Overlay) flushedRoot(l ListInfo) ListInfo {
+	for range o.flushes {
+		l = l.flushed(o.now)
+	}
+	return l
+}
+
 func (o *Overlay) dropped(p Path) bool {
-	return slices.ContainsFunc(o.trees, p.Under)
+	return o.flushes > 0 || slices.ContainsFunc(o.trees, p.Under)
 }
 
 func (o *Overlay) get(p Path) (Object, error) {
@@ -122,6 +145,10 @@ func (o *Overlay) get(p Path) (Object, error) {
 func (o *Overlay) list(p Path) (ListInfo, error) {
 	if l, ok := o.lists[p]; ok {
 		return l, nil
+	}
+	if o.flushes > 0 && p.Depth() == 1 {
+		l, err := o.base.List(p)
+		return o.flushedRoot(l), err
 	}
 	if o.dropped(p) {
 		return ListInfo{}, nil
@@ -139,10 +166,33 @@ func (o *Overlay) Get(p Path) (Object, error) {
 
 // List implements Reader.
 func (o *Overlay) List(p Path) (ListInfo, error) {
-	if _, ok := o.lists[p]; ok {
+	if _, ok := o.lists[p]; ok || o.flushes > 0 && p.Depth() == 1 {
 		o.pins[p] = struct{}{}
 	}
 	return o.list(p)
+}
+
+// Lists implements Reader.
+func (o *Overlay) Lists(f func(list Path, l ListInfo) bool) error {
+	more := true
+	err := o.base.Lists(func(p Path, l ListInfo) bool {
+		_, over := o.lists[p]
+		switch {
+		case over:
+		case o.flushes > 0 && p.Depth() == 1:
+			more = f(p, o.flushedRoot(l))
+		case !o.dropped(p):
+			more = f(p, l)
+		}
+		return more
+	})
+	for _, p := range slices.Sorted(maps.Keys(o.lists)) {
+		if err != nil || !more {
+			break
+		}
+		more = f(p, o.lists[p])
+	}
+	return err
 }
 
 // Scan implements Reader.

@@ -1,6 +1,7 @@
 package fsm
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 
@@ -44,8 +45,8 @@ func (a *applier) trimVersions(e *Event) error {
 			return err
 		}
 	}
-	if e.Action == ActionDeleteTree {
-		return a.trimTree(e)
+	if e.Action == ActionDeleteTree || e.Action == ActionFlush {
+		return a.trimOlder(e)
 	}
 	at, _, err := a.index(e.Path)
 	if err != nil || at.Revision != e.Revision || at.Deleted {
@@ -54,15 +55,28 @@ func (a *applier) trimVersions(e *Event) error {
 	return a.batch.Delete(versionKey(e.Path, e.Revision), nil)
 }
 
-// trimTree drops the versions under a cascade's root that are older than it.
-func (a *applier) trimTree(e *Event) error {
+// trimOlder drops the versions under the root of a cascade, or all of them after
+// a flush, that are older than it.
+func (a *applier) trimOlder(e *Event) error {
 	start, end := treeSpan(spaceVersion, e.Path)
-	return a.each(start, end, func(k, _ []byte) error {
-		if Revision(binary.BigEndian.Uint64(k[len(k)-8:])) >= e.Revision {
-			return nil
+	if e.Action == ActionFlush {
+		start, end = []byte{spaceVersion}, []byte{spaceVersion + 1}
+	}
+	it, err := a.batch.NewIter(&pebble.IterOptions{LowerBound: start, UpperBound: end})
+	if err != nil {
+		return err
+	}
+	var older [][]byte // the batch is not changed while it is read
+	for ok := it.First(); ok; ok = it.Next() {
+		if k := it.Key(); Revision(binary.BigEndian.Uint64(k[len(k)-8:])) < e.Revision {
+			older = append(older, bytes.Clone(k))
 		}
-		return a.batch.Delete(k, nil)
-	})
+	}
+	err = it.Close()
+	for _, k := range older {
+		err = errors.Join(err, a.batch.Delete(k, nil))
+	}
+	return err
 }
 
 // trimLimit returns the highest revision that trim may reach: the request table

@@ -49,6 +49,7 @@ const (
 	OpAdvanceCursor    OpType = 10 // Name, Revision, Lanes
 	OpSetFeatureLevel  OpType = 11 // Level; never lowered
 	OpSetSetting       OpType = 12 // Name, Value (nil removes)
+	OpFlush            OpType = 13 // every object and list vanishes; one revision. Members: prefixes of settings that go too
 )
 
 // Op is one operation of a transaction. Which fields count depends on Type.
@@ -57,7 +58,7 @@ type Op struct {
 	Path         Path
 	Data         []byte    // OpPut: canonical JSON object without id and last_modified
 	ACL          ACL       // OpPut
-	Members      []string  // OpPut: sorted, unique
+	Members      []string  // OpPut: sorted, unique; OpFlush: see there
 	LastModified Timestamp // with HasTime: the time a client asked for
 	HasTime      bool
 	Exact        bool     // OpPut: keep LastModified as it is, even when it equals the list's (import)
@@ -142,15 +143,18 @@ const (
 	ActionUpdate     Action = 2
 	ActionDelete     Action = 3
 	ActionDeleteTree Action = 4 // a delete that took everything under it along
+	ActionFlush      Action = 5 // everything is gone; Path is empty and there are no bodies
 )
 
-// String returns Kinto's word for a.
+// String returns Kinto's word for a; a flush is none of Kinto's three writes.
 func (a Action) String() string {
 	switch a {
 	case ActionCreate:
 		return "create"
 	case ActionUpdate:
 		return "update"
+	case ActionFlush:
+		return "flush"
 	default:
 		return "delete"
 	}

@@ -21,6 +21,9 @@ type Reader interface {
 	Get(p Path) (Object, error)
 	// List returns what is known of a list; zero when it was never touched.
 	List(list Path) (ListInfo, error)
+	// Lists calls f for each list that was ever touched, in no particular order,
+	// until it returns false. It reads one small row for each.
+	Lists(f func(list Path, l ListInfo) bool) error
 	// Scan calls f for the objects of a list in (last_modified, id) order until
 	// it returns false. The *Object is f's only during the call; the bytes it
 	// points to stay valid.
@@ -215,6 +218,17 @@ func (v *View) List(list Path) (ListInfo, error) {
 		err = decodeList(row, &l)
 	}
 	return l, err
+}
+
+// Lists implements Reader.
+func (v *View) Lists(f func(list Path, l ListInfo) bool) error {
+	return v.each([]byte{spaceList}, []byte{spaceList + 1}, func(k, row []byte) (bool, error) {
+		var l ListInfo
+		if err := decodeList(row, &l); err != nil {
+			return false, err
+		}
+		return f(Path(k[1:]), l), nil
+	})
 }
 
 // Scan implements Reader.

@@ -100,8 +100,8 @@ func (l *loader) listeners(c *Config) error {
 			listener.Actions = actions
 		}
 		for _, action := range listener.Actions {
-			if !slices.Contains([]string{"create", "update", "delete", "read"}, action) {
-				return params["actions"].fail(fmt.Sprintf("%q is not an action", action), "create, update, delete, read")
+			if !slices.Contains([]string{"create", "update", "delete", "read", "flush"}, action) {
+				return params["actions"].fail(fmt.Sprintf("%q is not an action", action), "create, update, delete, read, flush")
 			}
 		}
 		maps.DeleteFunc(all, func(name, _ string) bool {

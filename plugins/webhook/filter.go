@@ -49,6 +49,9 @@ func (f *filter) String() string {
 }
 
 func (f *filter) match(e *fsm.Event) bool {
+	if e.Action == fsm.ActionFlush { // only for whoever asks: Kinto's listeners never hear of it
+		return slices.Contains(f.actions, e.Action.String())
+	}
 	if !accepts(f.actions, e.Action.String()) || !accepts(f.resources, plugins.KindName(e.Path)) {
 		return false
 	}

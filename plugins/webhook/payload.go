@@ -15,33 +15,40 @@ import (
 //
 // Unlike Kinto's, uri is always the object's, and <resource>_id is always
 // there, also when the object was created by a POST on its list; timestamp is
-// the object's last_modified.
+// the object's last_modified. A flush names no object.
 func payload(d *plugins.Delivery) []byte {
 	e := d.Event
 	b := make([]byte, 0, 512+size(d.Old)+size(d.New))
 	b = append(b, `{"timestamp":`...)
 	b = strconv.AppendInt(b, int64(e.LastModified), 10)
 	b = appendMember(b, "action", e.Action.String())
-	b = appendMember(b, "uri", string(e.Path))
+	if e.Action != fsm.ActionFlush {
+		b = appendMember(b, "uri", string(e.Path))
+	}
 	if e.UserID == "" {
 		b = append(b, `,"user_id":null`...)
 	} else {
 		b = appendMember(b, "user_id", e.UserID)
+	}
+	if e.Action == fsm.ActionFlush {
+		return append(appendRevision(b, e), `,"impacted_objects":[]}`...)
 	}
 	b = appendMember(b, "resource_name", plugins.KindName(e.Path))
 	plugins.Segments(e.Path, func(plural, id string) bool {
 		b = appendMember(b, strings.TrimSuffix(plural, "s")+"_id", id)
 		return true
 	})
-	b = append(b, `,"revision":`...)
-	b = strconv.AppendUint(b, uint64(e.Revision), 10)
-	b = append(b, `,"impacted_objects":[{"new":`...)
+	b = append(appendRevision(b, e), `,"impacted_objects":[{"new":`...)
 	b = appendNew(b, d)
 	if d.Old != nil {
 		b = append(b, `,"old":`...)
 		b = canon.Splice(b, d.Old.Path.ID(), int64(d.Old.LastModified), d.Old.Data)
 	}
 	return append(b, "}]}"...)
+}
+
+func appendRevision(b []byte, e *fsm.Event) []byte {
+	return strconv.AppendUint(append(b, `,"revision":`...), uint64(e.Revision), 10)
 }
 
 // appendNew appends the object after the change: for a delete the tombstone, as

@@ -152,8 +152,8 @@ func (w *Webhook) Validate() error {
 		w.log.Warn("reads are not notified; the action is ignored", "action", "read")
 	}
 	for _, a := range w.settings.Actions {
-		if !slices.Contains([]string{"create", "update", "delete", "read"}, a) {
-			return fmt.Errorf("actions: %q is none of create, update, delete", a)
+		if !slices.Contains([]string{"create", "update", "delete", "read", "flush"}, a) {
+			return fmt.Errorf("actions: %q is none of create, update, delete, flush", a)
 		}
 	}
 	for _, r := range w.settings.Resources {

@@ -95,6 +95,7 @@ func TestPayload(t *testing.T) {
 	remove := delivery()
 	remove.New, remove.Event.Action = nil, fsm.ActionDelete
 	bucket := plugins.Delivery{Event: &fsm.Event{Revision: 1, Action: fsm.ActionCreate, Path: "/buckets/b", LastModified: 5}, New: &fsm.Object{Path: "/buckets/b", LastModified: 5, Data: []byte(`{"x":"é\n"}`)}}
+	flush := plugins.Delivery{Event: &fsm.Event{Revision: 9, Action: fsm.ActionFlush, LastModified: 6}}
 	for want, d := range map[string]plugins.Delivery{
 		`{"timestamp":1500,"action":"update","uri":"/buckets/b/collections/c/records/r","user_id":"basicauth:a","resource_name":"record","bucket_id":"b","collection_id":"c","record_id":"r","revision":7,` +
 			`"impacted_objects":[{"new":{"id":"r","last_modified":1500},"old":{"a":1.0,"id":"r","last_modified":1400}}]}`: update,
@@ -103,6 +104,7 @@ func TestPayload(t *testing.T) {
 		`{"timestamp":1500,"action":"delete","uri":"/buckets/b/collections/c/records/r","user_id":"basicauth:a","resource_name":"record","bucket_id":"b","collection_id":"c","record_id":"r","revision":7,` +
 			`"impacted_objects":[{"new":{"deleted":true,"id":"r","last_modified":1500},"old":{"a":1.0,"id":"r","last_modified":1400}}]}`: remove,
 		`{"timestamp":5,"action":"create","uri":"/buckets/b","user_id":null,"resource_name":"bucket","bucket_id":"b","revision":1,"impacted_objects":[{"new":{"x":"é\n","id":"b","last_modified":5}}]}`: bucket,
+		`{"timestamp":6,"action":"flush","user_id":null,"revision":9,"impacted_objects":[]}`:                                                                                                            flush,
 	} {
 		if got := string(payload(&d)); got != want || !json.Valid([]byte(got)) {
 			t.Errorf("got  %s\nwant %s", got, want)
@@ -217,6 +219,9 @@ func TestFilter(t *testing.T) {
 		{colls: "c*", path: record, action: fsm.ActionCreate, accepted: true},
 		{colls: "c*", path: bucket, action: fsm.ActionCreate},
 		{buckets: "x", colls: "c", path: record, action: fsm.ActionCreate},
+		{action: fsm.ActionFlush, sameAsAll: true},
+		{actions: []string{"delete"}, action: fsm.ActionFlush},
+		{actions: []string{"flush"}, resources: []string{"record"}, buckets: "a", action: fsm.ActionFlush, accepted: true},
 	}
 	all := load(t, settings("http://127.0.0.1:1/"))
 	for i, c := range cases {
