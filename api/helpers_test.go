@@ -48,6 +48,8 @@ func (f *fakeService) Do(ctx context.Context, r *resource.Request) *resource.Res
 		{Name: "Content-Type", Value: "application/json"}, {Name: "ETag", Value: `"12"`}}}
 }
 
+func (f *fakeService) Serves(path string) bool { return path == "/static/" }
+
 func (f *fakeService) requests() []*resource.Request {
 	f.mu.Lock()
 	defer f.mu.Unlock()

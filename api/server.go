@@ -28,7 +28,6 @@ import (
 	"quinto/api/resource"
 	"quinto/fsm"
 	"quinto/internal/config"
-	"quinto/plugins"
 )
 
 // Service answers everything that has Kinto's meaning.
@@ -36,6 +35,8 @@ type Service interface {
 	// Do answers r, whatever it is, within ctx's deadline. The answer is never
 	// nil and is not changed afterwards. It may be called from many goroutines.
 	Do(ctx context.Context, r *resource.Request) *resource.Response
+	// Serves reports whether a path under /v1 is of a plugin's endpoint.
+	Serves(path string) bool
 }
 
 // Node is what the utility endpoints ask of the cluster.
@@ -71,8 +72,6 @@ type Options struct {
 	Name string
 	// Version is what __version__ answers when there is no version.json.
 	Version Version
-	// Routes are the endpoints of plugins, under /v1, matched before all others.
-	Routes []plugins.Route
 	// Logger gets failures of this package's own; nil: silent.
 	Logger hclog.Logger
 }
@@ -123,7 +122,6 @@ func New(o Options) *Server {
 		IdleTimeout:                  o.Config.Timeouts.Idle,
 		ErrorHandler:                 s.fiberError,
 	})
-	s.addRoutes(o.Routes)
 	s.app.Use(func(c *fiber.Ctx) error { s.route(c.Context()); return nil })
 	s.routed = s.app.Handler()
 	server := s.app.Server()
@@ -208,7 +206,7 @@ func knownToFiber(method []byte) bool {
 	return false
 }
 
-// route answers what no plugin's route took.
+// route answers a request that has been read.
 func (s *Server) route(ctx *fasthttp.RequestCtx) {
 	r, e := s.request(ctx)
 	if e != nil {
@@ -225,7 +223,7 @@ func (s *Server) route(ctx *fasthttp.RequestCtx) {
 		s.render(ctx, s.answerUtility(work, r, answer))
 		return
 	}
-	if location, ok := slashRedirect(r); ok {
+	if location, ok := slashRedirect(r); ok && !s.options.Service.Serves(r.Path) {
 		s.render(ctx, redirect(r, location, slashRedirectTTL))
 		return
 	}

@@ -2,7 +2,6 @@ package api
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -12,7 +11,6 @@ import (
 	"time"
 
 	"quinto/api/resource"
-	"quinto/plugins"
 )
 
 // The server reuses its buffers: what the service keeps must not change when
@@ -283,27 +281,12 @@ func TestOneAddressCannotTakeAllConnections(t *testing.T) {
 	}
 }
 
-func TestRoutesOfPlugins(t *testing.T) {
-	s := start(t, func(o *Options) {
-		o.Routes = []plugins.Route{{Method: "POST", Path: "/attach/:id", Handle: func(_ context.Context, r *plugins.RouteRequest) *plugins.RouteResponse {
-			if _, err := r.View.Get("/buckets/b"); err != nil {
-				return &plugins.RouteResponse{Status: 500}
-			}
-			return &plugins.RouteResponse{Status: 201, Header: map[string]string{"X-A": r.UserID}, Body: []byte(r.Params["id"] + " " + string(r.Body))}
-		}}}
-	})
-	s.service.answer = func(context.Context, *resource.Request) *resource.Response {
-		return &resource.Response{Status: 200, Body: []byte(`{"user":{"id":"basicauth:1","principals":["a"]}}`)}
+// An endpoint may end in a slash; anything else is redirected.
+func TestSlashOfAnEndpoint(t *testing.T) {
+	s := start(t, nil)
+	if a := s.send(t, "GET", "/v1/static/", nil, ""); a.StatusCode != http.StatusOK {
+		t.Errorf("%d", a.StatusCode)
 	}
-	a := s.send(t, "POST", "/v1/attach/a%20b", nil, "body")
-	if a.StatusCode != http.StatusCreated || string(a.body) != "a b body" || a.Header.Get("X-A") != "basicauth:1" {
-		t.Errorf("%d %v %s", a.StatusCode, a.Header, a.body)
-	}
-	if a := s.send(t, "GET", "/v1/attach/a", nil, ""); a.StatusCode != http.StatusOK {
-		t.Errorf("another method is the service's: %d", a.StatusCode)
-	}
-	s.node.broken = errors.New("no leader")
-	checkError(t, s.send(t, "POST", "/v1/attach/a", nil, ""), 503, 201)
 }
 
 // fasthttp forgets a shutdown that comes before its listener; Serve then never

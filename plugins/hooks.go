@@ -20,6 +20,11 @@ type Change struct {
 	Principals []string      // all principals of the request
 	View       fsm.Reader    // the state that the write is decided on; what is read becomes part of the decision
 	Now        fsm.Timestamp // the leader's clock, ms
+	// Header are the headers of the request by lower-case name; read only.
+	Header map[string]string
+	// Also adds an operation to the transaction of the change, behind those of the
+	// request that makes it. Hooks are not asked about it.
+	Also func(op fsm.Op)
 }
 
 // BeforeCommit is asked on the leader about each write, while it is decided.
@@ -86,49 +91,4 @@ type Authenticator interface {
 	// header is not for it or the credentials are wrong. An error means that
 	// it could not find out. It reads nothing but r.
 	Authenticate(ctx context.Context, authorization string, r fsm.Reader) (userID string, ok bool, err error)
-}
-
-// Kind describes a further kind of object: one row of the table of resources.
-type Kind struct {
-	Name        string   // "account"
-	Plural      string   // "accounts": the segment of the URI
-	Parent      string   // name of the kind that owns it; empty: a root list
-	Permissions []string // that may be set on it, as in "read", "write"
-	// Validate refuses a body with a *Veto; nil accepts every JSON object.
-	Validate func(ctx context.Context, data []byte) error
-}
-
-// KindProvider adds kinds of objects.
-type KindProvider interface {
-	Kinds() []Kind
-}
-
-// Route is an endpoint outside the table of resources.
-type Route struct {
-	Method string // "GET"
-	Path   string // below the version prefix, as in "/attachments/:id"
-	Handle func(ctx context.Context, r *RouteRequest) *RouteResponse
-}
-
-// RouteRequest is what a Route is asked. It owns its bytes.
-type RouteRequest struct {
-	Method, Path, Query string
-	Params              map[string]string // of the ":name" segments of the Route
-	Header              map[string]string // lower-case names
-	Body                []byte
-	UserID              string
-	Principals          []string
-	View                fsm.Reader
-}
-
-// RouteResponse is a complete answer.
-type RouteResponse struct {
-	Status int
-	Header map[string]string
-	Body   []byte
-}
-
-// RouteProvider adds endpoints.
-type RouteProvider interface {
-	Routes() []Route
 }

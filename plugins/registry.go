@@ -19,6 +19,12 @@ var ErrUnknownModule = errors.New("unknown plugin")
 type Module struct {
 	Name string     // what the configuration calls it, as in "quinto.webhook"
 	New  func() any // makes one, not yet set up
+	// Policy makes Name a class for multiauth.policy.<name>.use instead of a name
+	// for includes; New then makes an Authenticator.
+	Policy bool
+	// Settings are patterns, separated by spaces, of the settings of [app:main] that
+	// the module reads with Settings.Lookup, as in "history.*".
+	Settings string
 }
 
 // Settings is what the configuration says to one plugin: for a listener the
@@ -32,6 +38,12 @@ type Settings struct {
 	Secret    string            // never to be logged
 	Params    map[string]string // all other settings
 	Log       *slog.Logger      // never nil in Provision
+	// Lookup finds any setting of [app:main] by its name without "kinto.", given in
+	// the file or the environment. Never nil in Provision. The methods Text, List,
+	// Flag and Number read it.
+	Lookup func(name string) (text string, ok bool)
+	// ReadOnly says that the server takes no writes.
+	ReadOnly bool
 }
 
 // Provisioner is a plugin that wants its settings before it is used. It starts
@@ -77,6 +89,24 @@ func (r *Registry) Add(m Module) {
 // Names returns the names of the modules, sorted.
 func (r *Registry) Names() []string { return slices.Sorted(maps.Keys(r.modules)) }
 
+// Policies returns the names of those that are classes of policies, sorted.
+func (r *Registry) Policies() []string { return r.where(func(m Module) bool { return m.Policy }) }
+
+// Plugins returns the names of those that are no policies, sorted.
+func (r *Registry) Plugins() []string { return r.where(func(m Module) bool { return !m.Policy }) }
+
+func (r *Registry) where(is func(Module) bool) []string {
+	return slices.DeleteFunc(r.Names(), func(name string) bool { return !is(r.modules[name]) })
+}
+
+// SettingPatterns returns the patterns of the settings that the named modules read.
+func (r *Registry) SettingPatterns() (all []string) {
+	for _, name := range r.Names() {
+		all = append(all, strings.Fields(r.modules[name].Settings)...)
+	}
+	return all
+}
+
 // Load makes the plugin that s.Use names and sets it up. ErrUnknownModule when
 // there is none, else what Provision or Validate returned.
 func (r *Registry) Load(ctx context.Context, s Settings) (any, error) {
@@ -86,6 +116,9 @@ func (r *Registry) Load(ctx context.Context, s Settings) (any, error) {
 	}
 	if s.Log == nil {
 		s.Log = slog.New(slog.DiscardHandler)
+	}
+	if s.Lookup == nil {
+		s.Lookup = func(string) (string, bool) { return "", false }
 	}
 	p := m.New()
 	var err error
@@ -110,6 +143,8 @@ type Set struct {
 	Authenticators []Authenticator
 	Kinds          []KindProvider
 	Routes         []RouteProvider
+	Capabilities   []CapabilityProvider
+	Users          []UserInfo
 	all            []any
 }
 
@@ -138,6 +173,8 @@ func (s *Set) Add(p any) bool {
 	found = appendIf(&s.Authenticators, p) || found
 	found = appendIf(&s.Kinds, p) || found
 	found = appendIf(&s.Routes, p) || found
+	found = appendIf(&s.Capabilities, p) || found
+	found = appendIf(&s.Users, p) || found
 	if found {
 		s.all = append(s.all, p)
 	}

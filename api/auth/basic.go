@@ -10,12 +10,10 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/hex"
-	"fmt"
 	"strings"
 	"unicode/utf8"
 
 	"quinto/fsm"
-	"quinto/internal/config"
 	"quinto/plugins"
 )
 
@@ -23,19 +21,6 @@ import (
 type Challenger interface {
 	// Challenge is a WWW-Authenticate value.
 	Challenge() string
-}
-
-// FromConfig builds the policies of a configuration in their order. It returns
-// an error for a class that it does not know.
-func FromConfig(c *config.Auth) ([]plugins.Authenticator, error) {
-	var out []plugins.Authenticator
-	for _, p := range c.Policies {
-		if p.Use != config.BasicAuthPolicy {
-			return nil, fmt.Errorf("policy %s: class %s is not supported", p.Name, p.Use)
-		}
-		out = append(out, NewBasic(p.Name, c.UserIDSecret))
-	}
-	return out, nil
 }
 
 // Basic is Kinto's BasicAuthAuthenticationPolicy: whoever sends a non-empty

@@ -4,8 +4,6 @@ import (
 	"context"
 	"encoding/base64"
 	"testing"
-
-	"quinto/internal/config"
 )
 
 func encoded(s string) string { return base64.StdEncoding.EncodeToString([]byte(s)) }
@@ -31,12 +29,9 @@ func TestBasicUserIDIsKintos(t *testing.T) {
 		"Bearer " + encoded("x:"):       "",
 		"":                              "",
 	}
-	policies, err := FromConfig(&config.Auth{UserIDSecret: "s3cr3t", Policies: []config.Policy{{Name: "basicauth", Use: config.BasicAuthPolicy}}})
-	if err != nil {
-		t.Fatal(err)
-	}
+	policy := NewBasic("basicauth", "s3cr3t")
 	for header, want := range cases {
-		got, ok, err := policies[0].Authenticate(context.Background(), header, nil)
+		got, ok, err := policy.Authenticate(context.Background(), header, nil)
 		if got != want || ok != (want != "") || err != nil {
 			t.Errorf("%q: got %q, %v, %v, want %q", header, got, ok, err, want)
 		}

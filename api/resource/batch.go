@@ -28,16 +28,6 @@ type batchSpec struct {
 	allOrNothing bool // "transaction": true
 }
 
-// readOnly reports whether no request of the batch can write.
-func (b *batchSpec) readOnly() bool {
-	for i := range b.requests {
-		if m := b.requests[i].method; m != "GET" && m != "HEAD" {
-			return false
-		}
-	}
-	return true
-}
-
 // batchSpec validates the body of POST /batch; its error is a *Failure.
 func (s *Service) batchSpec(r *Request) (*batchSpec, error) {
 	if r.Method != http.MethodPost {

@@ -224,7 +224,7 @@ func checkPrincipal(s string) string {
 // stringList reads a list of non-empty strings as colander does.
 func stringList(name string, v canon.Value, check func(string) string) (out []string, flaws []Flaw) {
 	if v.Kind() != canon.Array {
-		return nil, []Flaw{{name, `"` + pythonString(v) + `" is not iterable`}}
+		return nil, []Flaw{{Name: name, Description: `"` + pythonString(v) + `" is not iterable`}}
 	}
 	i := 0
 	v.Elements(func(e canon.Value) bool {
@@ -233,12 +233,12 @@ func stringList(name string, v canon.Value, check func(string) string) (out []st
 		s, ok := e.String()
 		switch {
 		case falsy(e):
-			flaws = append(flaws, Flaw{at, "Required"})
+			flaws = append(flaws, Flaw{Name: at, Description: "Required"})
 		case !ok:
-			flaws = append(flaws, Flaw{at, canon.Python(e) + " is not a string: {'': ''}"})
+			flaws = append(flaws, Flaw{Name: at, Description: canon.Python(e) + " is not a string: {'': ''}"})
 		default:
 			if why := check(s); why != "" {
-				flaws = append(flaws, Flaw{at, why})
+				flaws = append(flaws, Flaw{Name: at, Description: why})
 			}
 			out = append(out, s)
 		}
@@ -273,7 +273,7 @@ func checkGroup(data canon.Value) (canon.Value, []Flaw) {
 		return canon.Set(data, "members", canon.Value("[]")), nil
 	}
 	if members.Len() > MaxMembers {
-		return data, []Flaw{{"members", fmt.Sprintf("More than %d members", MaxMembers)}}
+		return data, []Flaw{{Name: "members", Description: fmt.Sprintf("More than %d members", MaxMembers)}}
 	}
 	_, flaws := stringList("members", members, checkMember)
 	return data, flaws
@@ -312,7 +312,7 @@ func checkCollection(data canon.Value) (canon.Value, []Flaw) {
 	}
 	n, ok := coerceInt(expires)
 	if !ok {
-		return data, append(flaws, Flaw{"cache_expires", `"` + pythonString(expires) + `" is not a number`})
+		return data, append(flaws, Flaw{Name: "cache_expires", Description: `"` + pythonString(expires) + `" is not a number`})
 	}
 	return canon.Set(data, "cache_expires", n), flaws
 }
@@ -344,10 +344,10 @@ func checkSchemaField(data canon.Value, name string) []Flaw {
 		return nil
 	}
 	if v.Kind() != canon.Object {
-		return []Flaw{{name, mapping(v)}}
+		return []Flaw{{Name: name, Description: mapping(v)}}
 	}
 	if why := checkSchema(v); why != "" {
-		return []Flaw{{name, why}}
+		return []Flaw{{Name: name, Description: why}}
 	}
 	return nil
 }

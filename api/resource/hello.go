@@ -1,24 +1,22 @@
 package resource
 
 import (
+	"maps"
+	"slices"
 	"strconv"
 
 	"quinto/internal/canon"
+	"quinto/plugins"
 )
 
 // APIVersion is the version of Kinto's HTTP API that the answers follow.
 const APIVersion = "1.23"
 
 // Capability is something a client can ask for, as the hello view lists it.
-type Capability struct {
-	// Name is the key, for example "basicauth".
-	Name string
-	// Body is a JSON object: description, url and more.
-	Body string
-}
+type Capability = plugins.Capability
 
 // basicAuth is shown when a policy has its name, with Kinto's words.
-var basicAuth = Capability{"basicauth", `{"description":"Very basic authentication sessions. Not for production use.",` +
+var basicAuth = Capability{Name: "basicauth", Body: `{"description":"Very basic authentication sessions. Not for production use.",` +
 	`"url":"http://kinto.readthedocs.io/en/stable/api/1.x/authentication.html"}`}
 
 // hello decides GET / (Kinto section 11).
@@ -54,10 +52,18 @@ func (p *planner) hello(r *Request) (*outline, error) {
 			}
 			b = canon.AppendString(b, principal)
 		}
-		b = append(b, "]}"...)
+		b = append(b, ']')
+		if b, err = p.appendUserInfo(b, who.user); err != nil {
+			return nil, err
+		}
+		b = append(b, '}')
 	}
 	b = append(b, `,"capabilities":{`...)
-	for i, c := range p.s.capabilities {
+	capabilities := p.s.capabilities
+	for _, more := range p.s.moreCapabilities {
+		capabilities = append(slices.Clip(capabilities), more.Capabilities()...)
+	}
+	for i, c := range capabilities {
 		if i > 0 {
 			b = append(b, ',')
 		}
@@ -69,4 +75,18 @@ func (p *planner) hello(r *Request) (*outline, error) {
 	}
 	out.literal(append(b, "}}"...))
 	return out, nil
+}
+
+// appendUserInfo adds what plugins say of a user.
+func (p *planner) appendUserInfo(b []byte, user string) ([]byte, error) {
+	for _, source := range p.s.users {
+		info, err := source.UserInfo(p.ctx, user, p.state)
+		if err != nil {
+			return nil, err
+		}
+		for _, name := range slices.Sorted(maps.Keys(info)) {
+			b = append(append(canon.AppendString(append(b, ','), name), ':'), info[name]...)
+		}
+	}
+	return b, nil
 }

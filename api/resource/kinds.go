@@ -3,17 +3,18 @@ package resource
 import (
 	"crypto/rand"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/google/uuid"
 
 	"quinto/fsm"
 	"quinto/internal/canon"
+	"quinto/plugins"
 )
 
-// Grant is one way to be allowed an action: a permission on the object itself
-// or on an ancestor, named by its kind.
-type Grant struct{ Kind, Permission string }
+// Grant is one way to be allowed an action.
+type Grant = plugins.Grant
 
 // Kind is one row of the table of resources. Routes, permissions, batch and
 // events derive from it (Kinto's PERMISSIONS_INHERITANCE_TREE and viewsets).
@@ -44,13 +45,40 @@ type Kind struct {
 	// data of a PATCH; it returns the data to store and what is wrong, with
 	// names relative to the data. nil: anything is fine.
 	Check func(data canon.Value) (canon.Value, []Flaw)
+	// ListMethods and ObjectMethods are those that exist, in the order of the Allow
+	// header; nil: all.
+	ListMethods, ObjectMethods []string
+	// Fields are those that a query may name; nil: any.
+	Fields []string
 	// Members gives the principals that get the object as a principal; nil: the
 	// kind has none.
 	Members func(data canon.Value) []string
 }
 
 // Flaw is one thing that is wrong with an object's data.
-type Flaw struct{ Name, Description string }
+type Flaw = plugins.Flaw
+
+// FromPlugin makes a row of the table of a plugin's kind.
+func FromPlugin(p *plugins.Kind) *Kind {
+	k := &Kind{Name: p.Name, Plural: p.Plural, Parent: p.Parent, NeedsParent: p.NeedsParent, Permissions: p.Permissions, Grants: p.Grants,
+		Children: p.Children, NewID: p.NewID, ValidID: p.ValidID, ListMethods: p.ListMethods, ObjectMethods: p.ObjectMethods, Fields: p.Fields}
+	if k.Grants == nil {
+		k.Grants = map[string][]Grant{"write": on(p.Name, "write"), "read": on(p.Name, "write", "read")}
+	}
+	if k.NewID == nil {
+		k.NewID = NewName
+	}
+	if k.ValidID == nil {
+		k.ValidID = ValidName
+	}
+	if p.Check != nil {
+		k.Check = func(data canon.Value) (canon.Value, []Flaw) {
+			checked, flaws := p.Check(data)
+			return checked, flaws
+		}
+	}
+	return k
+}
 
 // idAlphabet is what generated ids are made of; the first 62 may come first.
 const idAlphabet = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_"
@@ -88,14 +116,15 @@ func ValidName(id string) bool {
 	return true
 }
 
+func on(kind string, permissions ...string) (out []Grant) {
+	for _, p := range permissions {
+		out = append(out, Grant{Kind: kind, Permission: p})
+	}
+	return out
+}
+
 // Kinds returns the kinds of Kinto's core, each call a fresh table.
 func Kinds() []*Kind {
-	on := func(kind string, permissions ...string) (out []Grant) {
-		for _, p := range permissions {
-			out = append(out, Grant{kind, p})
-		}
-		return out
-	}
 	join := func(parts ...[]Grant) (out []Grant) {
 		for _, p := range parts {
 			out = append(out, p...)
@@ -162,6 +191,12 @@ func (k *Kind) own(grants []Grant) (out []string) {
 type table struct{ byPlace map[place]*Kind }
 
 type place struct{ parent, plural string }
+
+// CheckKinds returns an error about the first row that cannot be.
+func CheckKinds(kinds []*Kind) error {
+	_, err := newTable(kinds)
+	return err
+}
 
 func newTable(kinds []*Kind) (*table, error) {
 	t := &table{byPlace: map[place]*Kind{}}
@@ -240,22 +275,24 @@ func (rt *route) parents() []link {
 	return rt.links
 }
 
-// allow is the Allow header of the route; its order is Kinto's.
-func (rt *route) allow() string {
+// The methods of lists and objects, in Kinto's order.
+var (
+	listMethods   = []string{"HEAD", "GET", "POST", "DELETE"}
+	objectMethods = []string{"GET", "HEAD", "PUT", "PATCH", "DELETE"}
+)
+
+func (rt *route) methods() []string {
+	own, all := rt.kind.ListMethods, listMethods
 	if rt.object {
-		return "GET, HEAD, PUT, PATCH, DELETE, OPTIONS"
+		own, all = rt.kind.ObjectMethods, objectMethods
 	}
-	return "HEAD, GET, POST, DELETE, OPTIONS"
+	if own != nil {
+		return own
+	}
+	return all
 }
 
-func (rt *route) allows(method string) bool {
-	switch method {
-	case "GET", "HEAD", "DELETE":
-		return true
-	case "PUT", "PATCH":
-		return rt.object
-	case "POST":
-		return !rt.object
-	}
-	return false
-}
+// allow is the Allow header of the route.
+func (rt *route) allow() string { return strings.Join(rt.methods(), ", ") + ", OPTIONS" }
+
+func (rt *route) allows(method string) bool { return slices.Contains(rt.methods(), method) }

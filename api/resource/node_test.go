@@ -135,11 +135,19 @@ func testConfig(t testing.TB, flags map[string]string) *config.Config {
 func newService(t testing.TB, n Node, flags map[string]string, hooks ...plugins.BeforeCommit) *Service {
 	t.Helper()
 	c := testConfig(t, flags)
-	policies, err := auth.FromConfig(&c.Auth)
-	if err != nil {
-		t.Fatal(err)
+	return newServiceOf(t, Options{Config: c, Node: n, Hooks: hooks})
+}
+
+func newServiceOf(t testing.TB, o Options) *Service {
+	t.Helper()
+	if o.Config == nil {
+		o.Config = testConfig(t, nil)
 	}
-	s, err := New(Options{Config: c, Node: n, Authenticators: policies, Hooks: hooks, Version: "test"})
+	for _, p := range o.Config.Auth.Policies {
+		o.Authenticators = append(o.Authenticators, auth.NewBasic(p.Name, o.Config.Auth.UserIDSecret))
+	}
+	o.Version = "test"
+	s, err := New(o)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -128,6 +128,7 @@ type call struct {
 	current fsm.Object // the addressed object; for POST the one that data.id names
 	shared  *sharing   // not nil: only what is shared with the user
 	body    parsed
+	also    []fsm.Op // of hooks, behind the request's own
 
 	ifMatch, ifNoneMatch condition
 }
@@ -157,6 +158,9 @@ func (p *planner) answer(r *Request) (*outline, error) {
 	if r.Path == "/" {
 		return p.hello(r)
 	}
+	if at := p.s.endpoints.at(r.Path); at != nil {
+		return p.endpoint(r, at)
+	}
 	rt, ok := p.s.table.route(r.Path)
 	if !ok {
 		return p.other(r)
@@ -169,11 +173,23 @@ func (p *planner) answer(r *Request) (*outline, error) {
 	if err := c.prepare(); err != nil {
 		return nil, err
 	}
-	problems := c.parseConditions()
-	if rt.object {
-		return c.object(problems)
+	out, err := c.decide(c.parseConditions())
+	if err != nil {
+		return nil, err
 	}
-	if r.Method == http.MethodPost {
+	for _, op := range c.also {
+		if _, err := c.stage(op); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}
+
+func (c *call) decide(problems []problem) (*outline, error) {
+	switch {
+	case c.route.object:
+		return c.object(problems)
+	case c.r.Method == http.MethodPost:
 		return c.post(problems)
 	}
 	return c.list(problems)
@@ -363,7 +379,8 @@ func (c *call) hooks(action fsm.Action, old *fsm.Object, op *fsm.Op) error {
 		return nil
 	}
 	change := &plugins.Change{Kind: c.route.kind.Name, Action: action, Path: op.Path, UserID: c.who.user,
-		Principals: c.who.principals, View: c.state, Now: c.now}
+		Principals: c.who.principals, View: c.state, Now: c.now, Header: c.r.Header,
+		Also: func(op fsm.Op) { c.also = append(c.also, op) }}
 	if old.Exists() {
 		change.Old = old
 	}

@@ -58,9 +58,12 @@ type Options struct {
 	Hooks          []plugins.BeforeCommit  // asked in order about each write
 	Kinds          []*Kind                 // nil: Kinds()
 	Capabilities   []Capability            // for the hello view, beside those that the authenticators have
-	Version        string                  // of the program, for the hello view
-	ConfigInfo     []byte                  // JSON for the hello view's config; nil: null
-	Logger         hclog.Logger            // of errors that clients only see as 500; nil: none
+	Providers      []plugins.CapabilityProvider
+	Users          []plugins.UserInfo // tell of the user in the hello view
+	Endpoints      []plugins.Route    // answered beside the table of kinds, also in batches
+	Version        string             // of the program, for the hello view
+	ConfigInfo     []byte             // JSON for the hello view's config; nil: null
+	Logger         hclog.Logger       // of errors that clients only see as 500; nil: none
 	// Other answers a part of a batch whose path is not in the table of kinds,
 	// such as the utility endpoints; a nil answer is a 404. It must not write.
 	Other func(ctx context.Context, r *Request) *Response
@@ -75,13 +78,17 @@ type Service struct {
 	hooks        []plugins.BeforeCommit
 	table        *table
 	capabilities []Capability
-	challenges   []HeaderField
-	version      string
-	configInfo   []byte
-	other        func(context.Context, *Request) *Response
-	log          hclog.Logger
-	unshared     unsharedLists
-	locks        keyLocks
+	// moreCapabilities are asked at each hello.
+	moreCapabilities []plugins.CapabilityProvider
+	users            []plugins.UserInfo
+	endpoints        endpoints
+	challenges       []HeaderField
+	version          string
+	configInfo       []byte
+	other            func(context.Context, *Request) *Response
+	log              hclog.Logger
+	unshared         unsharedLists
+	locks            keyLocks
 }
 
 // New returns a Service. The error is about the kinds.
@@ -94,7 +101,10 @@ func New(o Options) (*Service, error) {
 		return nil, err
 	}
 	s := &Service{node: o.Node, cfg: o.Config, policies: o.Authenticators, hooks: o.Hooks, table: t, capabilities: o.Capabilities,
-		version: o.Version, configInfo: o.ConfigInfo, other: o.Other, log: o.Logger}
+		moreCapabilities: o.Providers, users: o.Users, version: o.Version, configInfo: o.ConfigInfo, other: o.Other, log: o.Logger}
+	if s.endpoints, err = newEndpoints(o.Endpoints); err != nil {
+		return nil, err
+	}
 	if s.configInfo == nil {
 		s.configInfo = []byte("null")
 	}
@@ -129,10 +139,24 @@ func (s *Service) Do(ctx context.Context, r *Request) *Response {
 			return s.finish(nil, err, nil, s.staleRevision(ctx))
 		}
 	}
-	if r.safe() || spec != nil && spec.readOnly() {
+	if s.reads(r, spec) {
 		return s.read(ctx, r, spec)
 	}
 	return s.write(ctx, r)
+}
+
+// reads reports whether a request, or every part of a batch, only reads.
+func (s *Service) reads(r *Request, spec *batchSpec) bool {
+	if spec == nil {
+		return r.safe() && !s.endpoints.plans(r.Method, r.Path)
+	}
+	for i := range spec.requests {
+		part, _, _ := spec.requests[i].build(r)
+		if !part.safe() || s.endpoints.plans(part.Method, part.Path) {
+			return false
+		}
+	}
+	return true
 }
 
 // namesWrite reports whether a batch names a method that writes. It is then the
@@ -155,6 +179,15 @@ func (s *Service) static(r *Request) *Failure {
 	}
 	if r.Path == "/" || r.Path == batchPath {
 		return s.options(r)
+	}
+	if at := s.endpoints.at(r.Path); at != nil {
+		switch {
+		case r.Method == http.MethodOptions:
+			return s.options(r)
+		case at.find(r.Method) == nil:
+			return errMethod(at.allow())
+		}
+		return nil
 	}
 	rt, ok := s.table.route(r.Path)
 	switch {

@@ -13,6 +13,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -124,7 +125,7 @@ func (n *Node) open(ctx context.Context, o NodeOptions) error {
 		return errors.Join(err, n.cluster.Start())
 	}
 	n.server = api.New(api.Options{Service: service, Node: n.cluster, State: n.state, Config: c, Name: n.name,
-		Version: api.BuildVersion(Release), Routes: n.routes(), Logger: n.log.Named("api")})
+		Version: api.BuildVersion(Release), Logger: n.log.Named("api")})
 	n.cluster.Handle(service.Serve)
 	if err := n.cluster.Start(); err != nil {
 		n.cluster = nil // a node that did not start has cleaned up
@@ -141,11 +142,43 @@ func (n *Node) openPlugins(ctx context.Context, known *plugins.Registry) error {
 	if n.plugins, err = known.Open(ctx, n.pluginSettings(known)); err != nil {
 		return err
 	}
-	if _, err := auth.FromConfig(&n.config.Auth); err != nil {
+	if err := n.addPolicies(ctx, known); err != nil {
+		return err
+	}
+	if _, err := n.kinds(); err != nil {
 		return err
 	}
 	_, err = n.newDispatcher()
 	return err
+}
+
+// addPolicies makes the authentication policies, in their order.
+func (n *Node) addPolicies(ctx context.Context, known *plugins.Registry) error {
+	for _, p := range n.config.Auth.Policies {
+		if p.Use == config.BasicAuthPolicy {
+			n.plugins.Add(auth.NewBasic(p.Name, n.config.Auth.UserIDSecret))
+			continue
+		}
+		s := n.settings(p.Name, p.Use)
+		s.Params = p.Params
+		policy, err := known.Load(ctx, s)
+		if err != nil {
+			return err
+		}
+		n.plugins.Add(policy)
+	}
+	return nil
+}
+
+// kinds are the rows of the table of resources.
+func (n *Node) kinds() ([]*resource.Kind, error) {
+	all := resource.Kinds()
+	for _, p := range n.plugins.Kinds {
+		for _, k := range p.Kinds() {
+			all = append(all, resource.FromPlugin(&k))
+		}
+	}
+	return all, resource.CheckKinds(all)
 }
 
 func (n *Node) openState(events *cluster.StoreEvents) error {
@@ -176,14 +209,17 @@ func (n *Node) clusterConfig(events *cluster.StoreEvents) cluster.Config {
 }
 
 func (n *Node) service() (*resource.Service, error) {
-	authenticators, err := auth.FromConfig(&n.config.Auth)
+	kinds, err := n.kinds()
 	if err != nil {
 		return nil, err
 	}
 	return resource.New(resource.Options{
-		Config: n.config, Node: n.cluster,
-		Authenticators: append(authenticators, n.plugins.Authenticators...),
+		Config: n.config, Node: n.cluster, Kinds: kinds,
+		Authenticators: n.plugins.Authenticators,
 		Hooks:          n.plugins.BeforeCommit,
+		Providers:      n.plugins.Capabilities,
+		Users:          n.plugins.Users,
+		Endpoints:      n.routes(),
 		Version:        api.BuildVersion(Release).Version,
 		ConfigInfo:     configInfo(n.config.Path),
 		Logger:         n.log.Named("resource"),
@@ -194,20 +230,24 @@ func (n *Node) service() (*resource.Service, error) {
 }
 
 func (n *Node) pluginSettings(known *plugins.Registry) []plugins.Settings {
-	log := n.slog("plugins")
 	var all []plugins.Settings
 	for _, name := range n.config.Includes {
-		for _, module := range known.Names() {
-			if module == name {
-				all = append(all, plugins.Settings{Name: name, Use: name, Log: log})
-			}
+		if slices.Contains(known.Plugins(), name) {
+			all = append(all, n.settings(name, name))
 		}
 	}
 	for _, l := range n.config.Listeners {
-		all = append(all, plugins.Settings{Name: l.Name, Use: l.Use, Actions: l.Actions, Resources: l.Resources,
-			URL: l.URL, Secret: l.Secret, Params: l.Params, Log: log.With("listener", l.Name)})
+		s := n.settings(l.Name, l.Use)
+		s.Actions, s.Resources, s.URL, s.Secret, s.Params = l.Actions, l.Resources, l.URL, l.Secret, l.Params
+		s.Log = s.Log.With("listener", l.Name)
+		all = append(all, s)
 	}
 	return all
+}
+
+// settings are what every plugin gets.
+func (n *Node) settings(name, use string) plugins.Settings {
+	return plugins.Settings{Name: name, Use: use, Log: n.slog("plugins"), Lookup: n.config.Lookup, ReadOnly: n.config.ReadOnly}
 }
 
 func (n *Node) newDispatcher() (*dispatch.Dispatcher, error) {

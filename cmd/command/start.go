@@ -89,7 +89,9 @@ func (f *startFlags) run(ctx context.Context, given func(string) bool, environ [
 	if err != nil {
 		return err
 	}
-	c, first, err := loadConfig(config.Options{Path: f.ini, Environ: environ, Flags: settings, Plugins: plugins.Registered().Names()})
+	known := plugins.Registered()
+	c, first, err := loadConfig(config.Options{Path: f.ini, Environ: environ, Flags: settings,
+		Policies: known.Policies(), Plugins: known.Plugins(), Effective: known.SettingPatterns()})
 	if err != nil {
 		return err
 	}

@@ -107,6 +107,18 @@ type Config struct {
 	Unknown []string
 	// NoEffect are keys, plugins and policies of Kinto that are accepted and do nothing yet, sorted.
 	NoEffect []string
+
+	lookup func(name string) (string, bool)
+}
+
+// Lookup returns the text of any setting of [app:main] by its name without `kinto.`,
+// with the precedence of all others; ok is false if nobody gave it. It is for
+// plugins, whose settings are not in the table.
+func (c *Config) Lookup(name string) (text string, ok bool) {
+	if c.lookup == nil {
+		return "", false
+	}
+	return c.lookup(name)
 }
 
 // HTTP is the public port.

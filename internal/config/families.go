@@ -39,7 +39,7 @@ func (l *loader) family(prefix, member string, names ...string) map[string]entry
 func texts(params map[string]entry) map[string]string {
 	all := make(map[string]string, len(params))
 	for name, from := range params {
-		all[name] = textOf(from.text)
+		all[name] = Text(from.text)
 	}
 	return all
 }
@@ -48,7 +48,7 @@ func texts(params map[string]entry) map[string]string {
 func (l *loader) policies(c *Config) error {
 	list := l.values["multiauth.policies"]
 	supported := append([]string{BasicAuthPolicy}, l.opts.Policies...)
-	for _, name := range listOf(list.text) {
+	for _, name := range List(list.text) {
 		params := l.family(policyPrefix, name, "use")
 		use, given := params["use"]
 		if !given && name == "basicauth" { // Kinto's default for this name
@@ -58,7 +58,7 @@ func (l *loader) policies(c *Config) error {
 			return list.fail(fmt.Sprintf("policy %q is not defined", name), policyPrefix+name+".use = "+strings.Join(supported, " or "))
 		}
 		delete(params, "use")
-		class := textOf(use.text)
+		class := Text(use.text)
 		switch {
 		case slices.Contains(supported, class):
 			c.Auth.Policies = append(c.Auth.Policies, Policy{Name: name, Use: class, Params: texts(params)})
@@ -75,7 +75,7 @@ func (l *loader) policies(c *Config) error {
 // named by its module, whose last part then names its settings.
 func (l *loader) listeners(c *Config) error {
 	list := l.values["event_listeners"]
-	names := listOf(list.text)
+	names := List(list.text)
 	if len(names) > c.Limits.Listeners {
 		return list.fail(fmt.Sprintf("%d listeners are too many", len(names)), fmt.Sprintf("up to quinto.limit_listeners = %d", c.Limits.Listeners))
 	}
@@ -89,14 +89,14 @@ func (l *loader) listeners(c *Config) error {
 		params := l.family(listenerPrefix, name, "use", "actions", "resources", "url", "secret")
 		all := texts(params)
 		listener := Listener{Name: name, Use: all["use"], Actions: []string{"create", "update", "delete"},
-			Resources: listOf(params["resources"].text), URL: all["url"], Secret: all["secret"], Params: all}
+			Resources: List(params["resources"].text), URL: all["url"], Secret: all["secret"], Params: all}
 		if listener.Use == "" && name != module {
 			listener.Use = module
 		}
 		if listener.Use == "" {
 			return list.fail(fmt.Sprintf("listener %q is not defined", name), listenerPrefix+name+".use = MODULE")
 		}
-		if actions := listOf(params["actions"].text); len(actions) > 0 {
+		if actions := List(params["actions"].text); len(actions) > 0 {
 			listener.Actions = actions
 		}
 		for _, action := range listener.Actions {

@@ -29,6 +29,8 @@ type Options struct {
 	Policies []string
 	// Plugins are the names that `includes` may load.
 	Plugins []string
+	// Effective are patterns of further names that have an effect, those of plugins (`history.*`).
+	Effective []string
 }
 
 // entry is one value and where it comes from, for errors.
@@ -62,13 +64,13 @@ func Load(opts Options) (*Config, error) {
 	for name, text := range opts.Flags {
 		l.values[name] = entry{text: text, source: "command line", key: name}
 	}
-	c := &Config{Path: opts.Path, Principals: map[string][]string{}}
+	c := &Config{Path: opts.Path, Principals: map[string][]string{}, lookup: l.lookup}
 	for _, row := range rows {
 		if err := l.assign(c, row); err != nil {
 			return nil, err
 		}
 	}
-	c.Memory = textOf(l.values["storage_backend"].text) == memoryStorage
+	c.Memory = Text(l.values["storage_backend"].text) == memoryStorage
 	if err := l.policies(c); err != nil {
 		return nil, err
 	}
@@ -123,14 +125,30 @@ func environment(environ []string) map[string]string {
 	return env
 }
 
+// lookup finds a setting that has no row.
+func (l *loader) lookup(name string) (string, bool) {
+	if from, ok := l.environ(name); ok {
+		return from.text, true
+	}
+	from, ok := l.values[name]
+	return from.text, ok
+}
+
 // fromEnv lets the environment replace a setting; with the prefix it wins over without.
 func (l *loader) fromEnv(name string) {
+	if from, ok := l.environ(name); ok {
+		l.values[name] = from
+	}
+}
+
+func (l *loader) environ(name string) (entry, bool) {
 	variable := strings.ToUpper(strings.NewReplacer(".", "_", "-", "_").Replace(name))
-	for _, variable := range []string{variable, "KINTO_" + variable} {
+	for _, variable := range []string{"KINTO_" + variable, variable} {
 		if text, ok := l.env[variable]; ok {
-			l.values[name] = entry{text: text, source: "environment", key: variable}
+			return entry{text: text, source: "environment", key: variable}, true
 		}
 	}
+	return entry{}, false
 }
 
 func (l *loader) assign(c *Config, row Setting) error {
@@ -154,7 +172,7 @@ func (e entry) fail(problem, allowed string) error {
 
 // sortOut lists what the file or the environment says in vain.
 func (l *loader) sortOut(c *Config) {
-	knows := knowledge()
+	knows := knowledge(l.opts.Effective)
 	for name, from := range l.values {
 		if strings.HasPrefix(name, serverPrefix) {
 			continue

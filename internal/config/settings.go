@@ -54,10 +54,11 @@ func Settings() []Setting {
 
 // Known reports whether a name (without `kinto.`) means something to quinto or to
 // Kinto, and whether it has an effect here.
-func Known(name string) (known, effect bool) { return knowledge()(name) }
+func Known(name string) (known, effect bool) { return knowledge(nil)(name) }
 
-// knowledge is Known for many names: the table is made once.
-func knowledge() func(name string) (known, effect bool) {
+// knowledge is Known for many names: the table is made once. What matches one of
+// effective has an effect.
+func knowledge(effective []string) func(name string) (known, effect bool) {
 	rows := map[string]bool{"use": true}
 	for _, row := range Settings() {
 		rows[row.Name] = !strings.HasPrefix(row.Name, serverPrefix)
@@ -66,6 +67,11 @@ func knowledge() func(name string) (known, effect bool) {
 	return func(name string) (known, effect bool) {
 		if rows[name] || strings.HasPrefix(name, policyPrefix) || strings.HasPrefix(name, listenerPrefix) {
 			return true, true
+		}
+		for _, pattern := range effective {
+			if match, err := path.Match(pattern, name); err == nil && match {
+				return true, true
+			}
 		}
 		for _, group := range groups {
 			for pattern := range strings.FieldsSeq(group.names) {

@@ -27,17 +27,17 @@ func native(text string) any {
 	return text
 }
 
-// textOf is a value as one text.
-func textOf(raw string) string {
+// Text is the value of a setting as one text: what is quoted as JSON loses its quotes.
+func Text(raw string) string {
 	if text, ok := native(raw).(string); ok {
 		return text
 	}
 	return raw
 }
 
-// listOf is Pyramid's aslist: a text is split at any white space; of a JSON array
-// each text is.
-func listOf(raw string) []string {
+// List is the value of a setting as a list by Pyramid's aslist: a text is split at any
+// white space; of a JSON array each text is.
+func List(raw string) []string {
 	switch value := native(raw).(type) {
 	case []any:
 		var all []string
@@ -54,7 +54,7 @@ func listOf(raw string) []string {
 // assign parses raw for a row and stores it in c. The error says what is wrong and
 // what is allowed, not where.
 func (s Setting) assign(c *Config, raw string) *SettingError {
-	text := strings.TrimSpace(textOf(raw))
+	text := strings.TrimSpace(Text(raw))
 	if s.check != nil {
 		if allowed, ok := s.check(text); !ok {
 			return &SettingError{Problem: s.quote(text) + " cannot be used", Allowed: allowed}
@@ -64,9 +64,9 @@ func (s Setting) assign(c *Config, raw string) *SettingError {
 	case *string:
 		*place = text
 	case *[]string:
-		*place = listOf(raw)
+		*place = List(raw)
 	case grant:
-		if list := listOf(raw); len(list) > 0 {
+		if list := List(raw); len(list) > 0 {
 			place.into[place.key] = list
 		}
 	case *bool:
@@ -84,15 +84,26 @@ func (s Setting) assign(c *Config, raw string) *SettingError {
 // assignBool takes Pyramid's words for true. Kinto calls every other text false; here
 // only the opposites of those are, so that `readonly = ture` does not pass.
 func (s Setting) assignBool(place *bool, text string) *SettingError {
+	value, ok := Flag(text)
+	if !ok {
+		return &SettingError{Problem: s.quote(text) + " is neither true nor false", Allowed: FlagWords}
+	}
+	*place = value
+	return nil
+}
+
+// FlagWords are what Flag takes, for errors.
+const FlagWords = "true, yes, on, 1, false, no, off, 0"
+
+// Flag is the value of a setting that is true or false; ok is false for any other word.
+func Flag(text string) (value, ok bool) {
 	switch strings.ToLower(text) {
 	case "t", "true", "y", "yes", "on", "1":
-		*place = true
+		return true, true
 	case "f", "false", "n", "no", "off", "0", "":
-		*place = false
-	default:
-		return &SettingError{Problem: s.quote(text) + " is neither true nor false", Allowed: "true, yes, on, 1, false, no, off, 0"}
+		return false, true
 	}
-	return nil
+	return false, false
 }
 
 func (s Setting) assignNumber(text string, store func(int64)) *SettingError {

@@ -1,0 +1,146 @@
+package resource
+
+import (
+	"fmt"
+	"maps"
+	"net/http"
+	"slices"
+	"strings"
+
+	"quinto/plugins"
+)
+
+// endpoints are the routes of plugins by their pattern.
+type endpoints []*endpoint
+
+// endpoint is one pattern with its methods.
+type endpoint struct {
+	segments []string // ":name" takes one segment, "*name" at the end the rest
+	routes   []plugins.Route
+}
+
+func newEndpoints(routes []plugins.Route) (all endpoints, err error) {
+	for _, r := range routes {
+		if (r.Handle == nil) == (r.Plan == nil) || !strings.HasPrefix(r.Path, "/") {
+			return nil, fmt.Errorf("resource: route %s %q needs a path and one of Handle and Plan", r.Method, r.Path)
+		}
+		segments := strings.Split(r.Path[1:], "/")
+		at := slices.IndexFunc(all, func(e *endpoint) bool { return slices.Equal(e.segments, segments) })
+		if at < 0 {
+			at, all = len(all), append(all, &endpoint{segments: segments})
+		}
+		if all[at].find(r.Method) != nil {
+			return nil, fmt.Errorf("resource: route %s %q is there twice", r.Method, r.Path)
+		}
+		all[at].routes = append(all[at].routes, r)
+	}
+	return all, nil
+}
+
+// at finds the endpoint of a path; nil: none.
+func (all endpoints) at(path string) *endpoint {
+	for _, e := range all {
+		if _, ok := e.match(path); ok {
+			return e
+		}
+	}
+	return nil
+}
+
+// plans reports whether a request is for a route that decides on the leader.
+func (all endpoints) plans(method, path string) bool {
+	e := all.at(path)
+	if e == nil {
+		return false
+	}
+	r := e.find(method)
+	return r != nil && r.Plan != nil
+}
+
+// match returns what the pattern's names stand for.
+func (e *endpoint) match(path string) (params map[string]string, ok bool) {
+	rest, params := strings.TrimPrefix(path, "/"), map[string]string{}
+	for i, segment := range e.segments {
+		if name, all := strings.CutPrefix(segment, "*"); all {
+			params[name] = rest
+			return params, true
+		}
+		part, tail, more := strings.Cut(rest, "/")
+		switch name, named := strings.CutPrefix(segment, ":"); {
+		case named && part != "":
+			params[name] = part
+		case segment != part:
+			return nil, false
+		}
+		if more == (i == len(e.segments)-1) {
+			return nil, false
+		}
+		rest = tail
+	}
+	return params, true
+}
+
+// find returns the route of a method; GET's serves HEAD.
+func (e *endpoint) find(method string) *plugins.Route {
+	for i := range e.routes {
+		if m := e.routes[i].Method; m == method || m == http.MethodGet && method == http.MethodHead {
+			return &e.routes[i]
+		}
+	}
+	return nil
+}
+
+func (e *endpoint) allow() string {
+	var methods []string
+	for i := range e.routes {
+		methods = append(methods, e.routes[i].Method)
+		if e.routes[i].Method == http.MethodGet {
+			methods = append(methods, http.MethodHead)
+		}
+	}
+	return strings.Join(append(methods, http.MethodOptions), ", ")
+}
+
+// Serves reports whether a path, below the version prefix, is of a plugin's route.
+func (s *Service) Serves(path string) bool { return s.endpoints.at(path) != nil }
+
+// endpoint asks a plugin's route.
+func (p *planner) endpoint(r *Request, at *endpoint) (*outline, error) {
+	route := at.find(r.Method)
+	if route == nil {
+		return nil, errMethod(at.allow())
+	}
+	who, err := p.identify(r)
+	if err != nil {
+		return nil, err
+	}
+	params, _ := at.match(r.Path)
+	asked := &plugins.RouteRequest{Method: r.Method, Path: r.Path, Query: r.Query, Base: r.url(""), Params: params, Header: r.Header,
+		Body: r.Body, UserID: who.user, Principals: who.principals, View: p.state, Now: p.now, Client: r.Client}
+	if route.Plan == nil {
+		return routeOutline(route.Handle(p.ctx, asked)), nil
+	}
+	plan, err := route.Plan(p.ctx, asked)
+	if err != nil {
+		return nil, err
+	}
+	for _, op := range plan.Ops {
+		if _, err := p.stage(op); err != nil {
+			return nil, err
+		}
+	}
+	return routeOutline(&plan.Response), nil
+}
+
+// routeOutline is a plugin's answer as an outline.
+func routeOutline(got *plugins.RouteResponse) *outline {
+	out := &outline{status: got.Status}
+	if !slices.ContainsFunc(slices.Collect(maps.Keys(got.Header)), func(name string) bool { return strings.EqualFold(name, "content-type") }) {
+		out.fields = append(out.fields, contentTypeField)
+	}
+	for _, name := range slices.Sorted(maps.Keys(got.Header)) {
+		out.fields = append(out.fields, HeaderField{name, got.Header[name]})
+	}
+	out.literal(got.Body)
+	return out
+}

@@ -1,0 +1,108 @@
+package plugins
+
+import (
+	"context"
+
+	"quinto/fsm"
+)
+
+// Grant is one way to be allowed an action: a permission on the object itself or
+// on an ancestor, named by its kind.
+type Grant struct{ Kind, Permission string }
+
+// Flaw is one thing that is wrong with an object's data.
+type Flaw struct{ Name, Description string }
+
+// Kind describes a further kind of object: one row of the table of resources.
+type Kind struct {
+	Name        string   // "account"
+	Plural      string   // "accounts": the segment of the URI
+	Parent      string   // name of the kind that owns it; empty: a root list
+	NeedsParent bool     // 404 when the parent does not exist
+	Permissions []string // that may be set on it, as in "read", "write"
+	// Grants says by what each action on an object is allowed: "read", "write",
+	// "read:attributes" (GET of the object; "read" when absent) and "<child>:create".
+	// Nil: by read and write on the object itself.
+	Grants   map[string][]Grant
+	Children []string          // plural names of the lists below an object
+	NewID    func() string     // makes the id of a POST without one; nil: eight characters
+	ValidID  func(string) bool // nil: Kinto's rule for names
+	// ListMethods and ObjectMethods are those that exist, in the order of the Allow
+	// header, which adds OPTIONS; nil: all.
+	ListMethods, ObjectMethods []string
+	// Fields are those that a query may name; nil: any.
+	Fields []string
+	// Check validates and completes the data of a PUT or POST, or the merged data of
+	// a PATCH: a JSON object without white space, maybe with id and last_modified. It
+	// returns the data to store and what is wrong, with names relative to the data.
+	// nil accepts every JSON object.
+	Check func(data []byte) ([]byte, []Flaw)
+}
+
+// KindProvider adds kinds of objects.
+type KindProvider interface {
+	Kinds() []Kind
+}
+
+// Capability is something a client can ask for, as the hello view lists it.
+type Capability struct {
+	Name string // the key, for example "basicauth"
+	Body string // a JSON object: description, url and more
+}
+
+// CapabilityProvider adds capabilities to the hello view. It is asked for each one.
+type CapabilityProvider interface {
+	Capabilities() []Capability
+}
+
+// UserInfo adds members to "user" of the hello view, by name, as JSON.
+type UserInfo interface {
+	UserInfo(ctx context.Context, userID string, r fsm.Reader) (map[string][]byte, error)
+}
+
+// Route is an endpoint outside the table of resources. It has either Handle or Plan.
+type Route struct {
+	Method string // "GET", which serves HEAD too
+	// Path is below the version prefix, as in "/attachments/:id"; a last segment
+	// "*name" takes the rest of a path, also an empty one.
+	Path string
+	// Handle answers on the node that got the request. It must not write.
+	Handle func(ctx context.Context, r *RouteRequest) *RouteResponse
+	// Plan decides on the leader what to write and what to answer; it may be asked
+	// twice about one request and must have no effects of its own. What it reads
+	// with Get and Groups becomes part of the decision. A *Veto refuses the request.
+	Plan func(ctx context.Context, r *RouteRequest) (*RoutePlan, error)
+}
+
+// RouteRequest is what a Route is asked. It owns its bytes.
+type RouteRequest struct {
+	Method, Path, Query string
+	Base                string            // absolute URL of the version prefix, as in "http://host/v1"
+	Params              map[string]string // of the ":name" segments of the Route
+	Header              map[string]string // lower-case names
+	Body                []byte
+	UserID              string
+	Principals          []string
+	View                fsm.Reader
+	Now                 fsm.Timestamp // the clock, ms
+	Client              string        // address
+}
+
+// RouteResponse is a complete answer. Header names are sent as written;
+// Content-Type is application/json unless it says otherwise.
+type RouteResponse struct {
+	Status int
+	Header map[string]string
+	Body   []byte
+}
+
+// RoutePlan is what a Route's Plan came to. Without Ops nothing is written.
+type RoutePlan struct {
+	Ops      []fsm.Op
+	Response RouteResponse
+}
+
+// RouteProvider adds endpoints. It is asked once, after Validate.
+type RouteProvider interface {
+	Routes() []Route
+}
