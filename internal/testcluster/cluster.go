@@ -28,6 +28,7 @@ const (
 type Options struct {
 	Binary   string   // path of quinto; empty: $QUINTO_BIN
 	Dir      string   // data of all nodes and their logs; must exist
+	WorkDir  string   // where the processes run; empty: where this one does
 	Nodes    int      // 1 when 0
 	Settings []string // further lines of [app:main]
 	Flags    []string // further flags of `quinto start`

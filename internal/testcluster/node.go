@@ -69,6 +69,7 @@ func (n *Node) Start(flags ...string) error {
 	}
 	args = append(append(args, n.cluster.opt.Flags...), flags...)
 	n.cmd = exec.Command(n.cluster.opt.Binary, args...)
+	n.cmd.Dir = n.cluster.opt.WorkDir
 	n.cmd.Env = append(os.Environ(), n.cluster.opt.Env...)
 	n.cmd.Stdout, n.cmd.Stderr = logFile, logFile
 	if err := n.cmd.Start(); err != nil {

@@ -30,8 +30,9 @@ type Answer struct {
 
 // Server is one running server.
 type Server struct {
-	Name string
-	Base string // "http://127.0.0.1:8888", without /v1
+	Name   string
+	Base   string  // "http://127.0.0.1:8888", without /v1
+	spread *spread // more than one node answers for this server
 }
 
 // Sent is one request as it goes on the wire.
@@ -68,8 +69,19 @@ func (s Server) url(target string) string {
 	return s.Base + "/v1" + target
 }
 
+// bases are all addresses the server answers on.
+func (s Server) bases() []string {
+	if s.spread != nil {
+		return s.spread.bases
+	}
+	return []string{s.Base}
+}
+
 // do sends one request. The answer's Err is set when there was no answer.
 func (s Server) do(ctx context.Context, client *http.Client, sent Sent) Answer {
+	if s.spread != nil {
+		return s.doAnywhere(ctx, client, sent)
+	}
 	var body io.Reader
 	if sent.Body != nil {
 		body = bytes.NewReader(sent.Body)

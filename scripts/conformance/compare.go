@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"math/big"
 	"net/http"
 	"regexp"
 	"slices"
@@ -44,16 +45,18 @@ const absent = "(absent)"
 
 // comparison is the comparing of one request's two answers.
 type comparison struct {
-	rel   *relations
-	req   *Request
-	list  string
-	diffs []Difference
-	part  int // how many differences there were before the part of a batch that is being compared
+	rel     *relations
+	req     *Request
+	list    string
+	diffs   []Difference
+	resized bool // numbers were equal but not in their forms, so the bodies' lengths say nothing
+	jsonb   bool // the reference keeps JSON as PostgreSQL does
+	part    int  // how many differences there were before the part of a batch that is being compared
 }
 
 // compareAnswers lists every difference between two answers to the same request, status first.
 func compareAnswers(rel *relations, req *Request, a, b Answer, wantRevision bool) []Difference {
-	c := &comparison{rel: rel, req: req, list: listOf(req.Target)}
+	c := &comparison{rel: rel, req: req, list: listOf(req.Target), jsonb: rel.jsonb}
 	if a.Err != nil || b.Err != nil {
 		c.add("answer", errorText(a.Err), errorText(b.Err))
 		return c.diffs
@@ -66,7 +69,7 @@ func compareAnswers(rel *relations, req *Request, a, b Answer, wantRevision bool
 	}
 	before := len(c.diffs)
 	c.body(a.Body, b.Body)
-	skipLength := len(c.diffs) > before || len(c.req.Typed)+len(c.req.Any) > 0 || c.req.IsExt || c.req.Words
+	skipLength := len(c.diffs) > before || c.resized || len(c.req.Typed)+len(c.req.Any) > 0 || c.req.IsExt || c.req.Words
 	if strings.HasPrefix(req.Target, "/batch") { // its parts hold headers that are not compared, and each part's length is
 		skipLength = true
 	}
@@ -199,11 +202,36 @@ func (c *comparison) tree(path string, a, b any) {
 		c.array(path, at, b.([]any))
 	default:
 		textA, textB := plain(a), plain(b)
+		if c.jsonb {
+			sent := textB
+			textA, textB = asJSONB(a, textA, textB)
+			c.resized = c.resized || textB != sent
+		}
 		if c.req.Words {
 			textA, textB = withoutWords(textA), withoutWords(textB)
 		}
 		c.value(fieldName(path), textA, textB)
 	}
+}
+
+// printedDict is a stored object that Python printed into a message, its keys in the order of the storage.
+var printedDict = regexp.MustCompile(`not found in \{.*\}`)
+
+// asJSONB brings two leaves to what jsonb keeps of them: the value of a number but not its exponent nor the sign of zero, and no order
+// of keys in an object that Python prints.
+func asJSONB(leaf any, a, b string) (string, string) {
+	switch leaf.(type) {
+	case json.Number:
+		numA, okA := new(big.Rat).SetString(a)
+		numB, okB := new(big.Rat).SetString(b)
+		if exponent := strings.ContainsAny(b, "eE") || strings.HasPrefix(b, "-0"); exponent && okA && okB && numA.Cmp(numB) == 0 {
+			return a, a
+		}
+	case string:
+		const cut = "not found in ‹object›"
+		return printedDict.ReplaceAllString(a, cut), printedDict.ReplaceAllString(b, cut)
+	}
+	return a, b
 }
 
 // withoutWords cuts what a JSON parser says in its own words.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"sync/atomic"
 )
 
 // Deviation is one difference that is kept on purpose: one field of one request of one scenario.
@@ -14,10 +15,11 @@ type Deviation struct {
 	Scenario string
 	Request  string // label
 	Field    string
+	Backend  string // "memory" or "postgresql": only with this storage of Kinto's; "" with both
 	Kinto    string // what Kinto does, in a few words
 	Quinto   string // what quinto does
 	Reason   string
-	used     bool
+	used     atomic.Bool
 }
 
 // LoadDeviations reads deviations.txt: paragraphs of `key: value` lines. An error names the line.
@@ -53,7 +55,7 @@ func LoadDeviations(file string) ([]*Deviation, error) {
 func (d *Deviation) set(line string) error {
 	key, value, ok := strings.Cut(line, ": ")
 	fields := map[string]*string{
-		"scenario": &d.Scenario, "request": &d.Request, "field": &d.Field,
+		"backend": &d.Backend, "scenario": &d.Scenario, "request": &d.Request, "field": &d.Field,
 		"kinto": &d.Kinto, "quinto": &d.Quinto, "reason": &d.Reason,
 	}
 	field := fields[key]
@@ -75,7 +77,10 @@ func checkDeviations(file string, all []*Deviation) error {
 				return fmt.Errorf("%s:%d: a deviation needs scenario, request, field, kinto, quinto and reason", file, d.Line)
 			}
 		}
-		key := d.Scenario + "|" + d.Request + "|" + d.Field
+		if d.Backend != "" && d.Backend != "memory" && d.Backend != "postgresql" {
+			return fmt.Errorf("%s:%d: backend is memory or postgresql", file, d.Line)
+		}
+		key := d.Scenario + "|" + d.Request + "|" + d.Field + "|" + d.Backend
 		if seen[key] != 0 {
 			return fmt.Errorf("%s:%d: the same field as in line %d", file, d.Line, seen[key])
 		}
@@ -84,11 +89,14 @@ func checkDeviations(file string, all []*Deviation) error {
 	return nil
 }
 
+// on tells whether the deviation shows with this storage of the reference.
+func (d *Deviation) on(backend string) bool { return d.Backend == "" || d.Backend == backend }
+
 // explain marks the deviation that a difference matches, nil when there is none.
-func explain(all []*Deviation, scenario, label, field string) *Deviation {
+func explain(all []*Deviation, backend, scenario, label, field string) *Deviation {
 	for _, d := range all {
-		if d.Scenario == scenario && d.Request == label && strings.EqualFold(d.Field, field) {
-			d.used = true
+		if d.on(backend) && d.Scenario == scenario && d.Request == label && strings.EqualFold(d.Field, field) {
+			d.used.Store(true)
 			return d
 		}
 	}

@@ -13,12 +13,10 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"net/http"
 	"os"
 	"os/signal"
 	"path/filepath"
 	"regexp"
-	"strconv"
 	"syscall"
 	"time"
 )
@@ -27,6 +25,10 @@ import (
 type options struct {
 	root, venv, target, quinto, scenarios string
 	run, backend, dsn                     string
+	pg                                    *postgres // started by this run
+	nodes, pairs                          int
+	killEvery                             time.Duration
+	spread                                *totals
 	onlyKinto, verbose, table             bool
 	sample, workers                       int
 	seed                                  uint64
@@ -52,13 +54,16 @@ func parseFlags(args []string) (options, error) {
 	f.StringVar(&o.scenarios, "scenarios", "", "folder of the scenario files")
 	f.StringVar(&o.run, "run", "", "run only scenarios whose name or file matches this expression")
 	f.StringVar(&o.backend, "backend", "memory", "storage of real Kinto: memory or postgresql")
-	f.StringVar(&o.dsn, "pg", "", "postgresql://… of an empty database, for --backend postgresql")
+	f.StringVar(&o.dsn, "pg", "", "postgresql://… of an empty database, for --backend postgresql (default: a server is started)")
 	f.BoolVar(&o.onlyKinto, "only-kinto", false, "send the requests to real Kinto only")
 	f.BoolVar(&o.verbose, "v", false, "show both answers of a differing request (with --only-kinto: all answers)")
 	f.BoolVar(&o.table, "table", false, "write the tables of docs/ and do nothing else")
 	f.IntVar(&o.sample, "sample", 0, "run that many scenarios, picked by --seed")
 	f.Uint64Var(&o.seed, "seed", 1, "seed of --sample")
-	f.IntVar(&o.workers, "workers", 4, "scenarios that run at the same time")
+	f.IntVar(&o.workers, "workers", 4, "scenarios that run at the same time on one pair of servers")
+	f.IntVar(&o.pairs, "pairs", 3, "pairs of servers, of different settings, at the same time")
+	f.IntVar(&o.nodes, "nodes", 1, "quinto runs on that many nodes and each request goes to the next of them")
+	f.DurationVar(&o.killEvery, "kill-every", 0, "with --nodes: kill the leader and start it again every so often")
 	if err := f.Parse(args); err != nil {
 		return o, err
 	}
@@ -87,15 +92,19 @@ func (o *options) complete() error {
 		}
 		o.quinto = path
 	}
-	if o.workers < 1 {
-		return errors.New("--workers must be at least 1")
+	if o.workers < 1 || o.pairs < 1 || o.nodes < 1 {
+		return errors.New("--workers, --pairs and --nodes must be at least 1")
 	}
-	if o.backend == "postgresql" {
-		o.workers = 1 // two requests for one list in the same millisecond are a 409 of Kinto's (row 3.7)
-		if o.dsn == "" {
-			return errors.New("--backend postgresql needs --pg")
-		}
+	if o.backend != "memory" && o.backend != "postgresql" {
+		return fmt.Errorf("--backend is memory or postgresql, not %q", o.backend)
 	}
+	if o.dsn != "" {
+		o.pairs = 1 // they would share one database
+	}
+	if o.killEvery != 0 && (o.killEvery < 0 || o.nodes < 2 || o.quinto == "") {
+		return errors.New("--kill-every needs --quinto and --nodes")
+	}
+	o.spread = &totals{}
 	if !o.table && !o.onlyKinto && (o.target == "") == (o.quinto == "") {
 		return errors.New("give one of --quinto PATH, --target URL, --target kinto, --only-kinto")
 	}
@@ -153,7 +162,10 @@ func run(ctx context.Context, args []string) (int, error) {
 	}
 	var stale []*Deviation
 	if !o.onlyKinto && o.target != "kinto" {
-		stale = staleDeviations(deviations, chosen)
+		stale = staleDeviations(deviations, chosen, o.backend)
+	}
+	if o.nodes > 1 {
+		fmt.Printf("nodes %d: %s\n", o.nodes, o.spread)
 	}
 	if t := report(os.Stdout, outcomes, stale, o.verbose && !o.onlyKinto); t.unexplained > 0 {
 		return 1, nil
@@ -189,78 +201,16 @@ func choose(all []*Scenario, o options) ([]*Scenario, error) {
 }
 
 // staleDeviations lists the deviations of scenarios that ran and that explained nothing.
-func staleDeviations(deviations []*Deviation, ran []*Scenario) []*Deviation {
+func staleDeviations(deviations []*Deviation, ran []*Scenario, backend string) []*Deviation {
 	names := map[string]bool{}
 	for _, sc := range ran {
 		names[sc.Name] = true
 	}
 	var stale []*Deviation
 	for _, d := range deviations {
-		if names[d.Scenario] && !d.used {
+		if names[d.Scenario] && d.on(backend) && !d.used.Load() {
 			stale = append(stale, d)
 		}
 	}
 	return stale
-}
-
-// runAll starts a pair of servers for each set of settings and runs the scenarios that ask for it.
-func runAll(ctx context.Context, o options, scenarios []*Scenario, deviations []*Deviation) ([][]Outcome, error) {
-	groups := map[string][]*Scenario{}
-	for _, sc := range scenarios {
-		groups[sc.Settings] = append(groups[sc.Settings], sc)
-	}
-	runID := strconv.FormatInt(time.Now().UnixNano()/int64(time.Millisecond)%(36*36*36*36*36), 36)
-	var outcomes [][]Outcome
-	for i, settings := range sortedKeys(groups) {
-		some, err := runGroup(ctx, o, fmt.Sprintf("%s%d", runID, i), settings, groups[settings], deviations)
-		if err != nil {
-			return nil, err
-		}
-		outcomes = append(outcomes, some...)
-	}
-	return outcomes, nil
-}
-
-func runGroup(ctx context.Context, o options, runID, settings string, scenarios []*Scenario, deviations []*Deviation) (_ [][]Outcome, err error) {
-	dir, err := os.MkdirTemp("", "conformance-")
-	if err != nil {
-		return nil, err
-	}
-	defer os.RemoveAll(dir)
-	if err := os.WriteFile(filepath.Join(dir, "published.json"), []byte(versionFile), 0o600); err != nil {
-		return nil, err
-	}
-	kinto, err := startKinto(ctx, o.venv, dir, "kinto", settings, o.backend, o.dsn)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, kinto.stop()) }()
-	suite := &Suite{Kinto: kinto.Server, Workers: o.workers, RunID: runID, Deviations: deviations}
-	var target *process
-	switch {
-	case o.onlyKinto:
-	case o.target == "kinto":
-		target, err = startKinto(ctx, o.venv, dir, "kinto-2", settings, "memory", "")
-		suite.Deviations = nil
-	case o.quinto != "":
-		target, err = startQuinto(ctx, o.quinto, dir, settings)
-		suite.IsQuinto = true
-	default:
-		suite.Target = &Server{Name: "target", Base: o.target}
-		suite.IsQuinto = carriesRevision(*suite.Target)
-	}
-	if err != nil {
-		return nil, err
-	}
-	if target != nil {
-		defer func() { err = errors.Join(err, target.stop()) }()
-		suite.Target = &target.Server
-	}
-	return suite.Run(ctx, scenarios), nil
-}
-
-// carriesRevision tells quinto from a second Kinto by the header that every answer of quinto has.
-func carriesRevision(s Server) bool {
-	answer := s.do(context.Background(), newHTTPClient(), Sent{Method: http.MethodGet, Target: "/"})
-	return answer.Header.Get("Quinto-Revision") != ""
 }

@@ -43,7 +43,8 @@ type timePair struct {
 type relations struct {
 	static string // every text that the scenario itself chose
 	now    int64  // milliseconds
-	bases  [2]string
+	jsonb  bool   // the reference keeps JSON as PostgreSQL does: see asJSONB
+	bases  [2][]string
 	pairs  []timePair
 	known  map[[2]int64]bool
 	ids    [2]map[string]string
@@ -51,7 +52,7 @@ type relations struct {
 
 func newRelations(static string, now int64, baseA, baseB string) *relations {
 	return &relations{
-		static: static, now: now, bases: [2]string{baseA, baseB},
+		static: static, now: now, bases: [2][]string{{baseA}, {baseB}},
 		known: map[[2]int64]bool{}, ids: [2]map[string]string{{}, {}},
 	}
 }
@@ -93,7 +94,9 @@ func (r *relations) isServerTime(ms int64) bool {
 
 // normal gives the text with addresses, ids and times of one side replaced by symbols, and the times in their order.
 func (r *relations) normal(side int, text string) (string, []int64) {
-	text = strings.ReplaceAll(text, r.bases[side], "‹base›")
+	for _, base := range r.bases[side] {
+		text = strings.ReplaceAll(text, base, "‹base›")
+	}
 	text = pageToken.ReplaceAllString(text, "_token=‹token›")
 	text = pythonSet.ReplaceAllStringFunc(text, sortedSet)
 	for id, symbol := range r.ids[side] {

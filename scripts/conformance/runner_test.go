@@ -53,7 +53,7 @@ func runSome(t *testing.T, target string, deviations []*Deviation) (tally, strin
 	suite := &Suite{Kinto: fakeServer(t, `"x":1`, false), Target: &to, IsQuinto: true, Workers: 2, RunID: "t", Deviations: deviations}
 	outcomes := suite.Run(context.Background(), someScenarios())
 	var text bytes.Buffer
-	counted := report(&text, outcomes, staleDeviations(deviations, someScenarios()), true)
+	counted := report(&text, outcomes, staleDeviations(deviations, someScenarios(), "memory"), true)
 	return counted, text.String()
 }
 

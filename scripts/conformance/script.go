@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -50,6 +51,7 @@ type Request struct {
 	Header [][2]string
 	Body   []byte // nil when no body is sent
 	Status int    // what real Kinto must answer; 0 when the file does not say
+	OnPG   int    // the same on PostgreSQL, when it answers otherwise there
 	Raw    bool   // the escapes inside the body's strings count too
 	// Extra lists the keys that the target alone may have at the top of the body; any boolean is allowed too.
 	Extra []string
@@ -217,11 +219,9 @@ func (p *parser) startRequest(m []string) error {
 			r.User = user
 		case words[i] == "=>" && i+1 < len(words):
 			i++
-			status, err := strconv.Atoi(words[i])
-			if err != nil {
-				return p.errorf("status %q is no number", words[i])
+			if err := r.setStatus(words[i]); err != nil {
+				return p.errorf("status %q is no number and no two numbers", words[i])
 			}
-			r.Status = status
 		default:
 			return p.errorf("unknown word %q in a request line", words[i])
 		}
@@ -232,6 +232,25 @@ func (p *parser) startRequest(m []string) error {
 	p.req = r
 	p.block.Requests = append(p.block.Requests, r)
 	return nil
+}
+
+// setStatus reads "201", or "201/409": what Kinto answers on its memory backend and on PostgreSQL.
+func (r *Request) setStatus(word string) error {
+	memory, pg, two := strings.Cut(word, "/")
+	var err, errPG error
+	r.Status, err = strconv.Atoi(memory)
+	if two {
+		r.OnPG, errPG = strconv.Atoi(pg)
+	}
+	return errors.Join(err, errPG)
+}
+
+// statusOn gives what real Kinto must answer with this storage, 0 when the file does not say.
+func (r *Request) statusOn(backend string) int {
+	if backend == "postgresql" && r.OnPG != 0 {
+		return r.OnPG
+	}
+	return r.Status
 }
 
 func (p *parser) parseDirective(words []string) error {

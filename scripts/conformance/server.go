@@ -32,6 +32,7 @@ type process struct {
 	cmd  *exec.Cmd
 	done chan error
 	log  string
+	end  syscall.Signal // asks it to end; 0 is SIGTERM
 }
 
 // freePort finds a loopback port that nobody listens on.
@@ -107,11 +108,6 @@ func startKinto(ctx context.Context, venv, dir, name, settings, backend, dsn str
 		return nil, err
 	}
 	program := filepath.Join(venv, "bin", "kinto")
-	if backend == "postgresql" {
-		if out, err := exec.CommandContext(ctx, program, "migrate", "--ini", ini).CombinedOutput(); err != nil {
-			return nil, fmt.Errorf("kinto migrate: %w: %s", err, tail(out))
-		}
-	}
 	return startServer(ctx, name, port, filepath.Join(dir, name+".log"), program, "start", "--ini", ini)
 }
 
@@ -200,7 +196,11 @@ func (p *process) stop() error {
 	if p == nil {
 		return nil
 	}
-	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
+	end := p.end
+	if end == 0 {
+		end = syscall.SIGTERM
+	}
+	if err := p.cmd.Process.Signal(end); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return err
 	}
 	select {

@@ -78,9 +78,20 @@ func deviationTable(deviations []*Deviation) string {
 	var b strings.Builder
 	b.WriteString("| scenario | request | field | Kinto | quinto | reason |\n|---|---|---|---|---|---|\n")
 	for _, d := range deviations {
-		fmt.Fprintf(&b, "| %s | %s | `%s` | %s | %s | %s |\n", cell(d.Scenario), d.Request, cell(d.Field), cell(d.Kinto), cell(d.Quinto), cell(d.Reason))
+		fmt.Fprintf(&b, "| %s | %s | `%s` | %s | %s | %s |\n", cell(d.Scenario+onlyOn(d.Backend)), d.Request, cell(d.Field), cell(d.Kinto), cell(d.Quinto), cell(d.Reason))
 	}
 	return b.String()
+}
+
+// onlyOn says of which storage of Kinto's a row speaks, when of one only.
+func onlyOn(backend string) string {
+	switch backend {
+	case "memory":
+		return " (memory backend)"
+	case "postgresql":
+		return " (PostgreSQL)"
+	}
+	return ""
 }
 
 func cell(text string) string { return strings.ReplaceAll(text, "|", "\\|") }
