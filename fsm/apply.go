@@ -55,6 +55,7 @@ type applier struct {
 	since map[string]Revision // the same for memberships
 	hot   *hot                // rows of the state before the batch
 
+	before  Revision            // of the state before the transaction at hand
 	touched map[string]struct{} // principals whose memberships changed
 	forget  bool                // rows vanished by range
 }
@@ -130,6 +131,7 @@ func (a *applier) txn(t *Txn) (Result, error) {
 			return Result{Revision: a.meta.Revision, Conflict: &t.Compares[i]}, nil
 		}
 	}
+	a.before = a.meta.Revision
 	r := Result{Objects: make([]Object, len(t.Ops))}
 	for i := range t.Ops {
 		o, err := a.op(t, i)
@@ -181,6 +183,10 @@ func (a *applier) op(t *Txn, i int) (Object, error) {
 		return a.remove(t, i)
 	case OpFlush:
 		return Object{}, a.flush(t, i)
+	case OpPutEntry:
+		return a.putEntry(t, i)
+	case OpDropEntries:
+		return Object{}, a.dropEntries(o)
 	case OpSetListTimestamp:
 		return Object{}, a.setListTimestamp(t, o)
 	case OpPurgeTombstones:

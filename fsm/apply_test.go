@@ -300,7 +300,7 @@ func TestOverlayPredictsApply(t *testing.T) {
 			if r.Intn(12) == 0 {
 				op = Op{Type: OpFlush}
 			}
-			if op.Type > OpDeleteTree && op.Type != OpFlush {
+			if op.Type > OpDeleteTree && op.Type != OpFlush && op.Type != OpPutEntry && op.Type != OpDropEntries {
 				continue
 			}
 			tx.Ops = append(tx.Ops, op)
@@ -311,6 +311,9 @@ func TestOverlayPredictsApply(t *testing.T) {
 		n.apply(tx)
 		after := n.view()
 		for _, op := range tx.Ops {
+			if op.Type == OpDropEntries {
+				op.Path = op.Path.Child(op.Members[0])
+			}
 			if op.Type != OpFlush {
 				compareReaders(t, o, after, op.Path)
 			}
@@ -344,6 +347,8 @@ func compareReaders(t *testing.T, o, after Reader, p Path) {
 	want, _ := after.Get(p)
 	got.Revision, want.Revision = 0, 0
 	got.Path, want.Path = p, p
+	compareTargets(t, o, after, got.Of, want.Of)
+	got.Of, want.Of = nil, nil
 	if fmt.Sprintf("%+v", got) != fmt.Sprintf("%+v", want) {
 		t.Fatalf("overlay %+v, applied %+v", got, want)
 	}
@@ -369,6 +374,24 @@ func compareReaders(t *testing.T, o, after Reader, p Path) {
 		if fmt.Sprint(g) != fmt.Sprint(w) {
 			t.Fatalf("groups of %s: overlay %v, applied %v", m, g, w)
 		}
+	}
+}
+
+// compareTargets checks that two references show the same.
+func compareTargets(t *testing.T, o, after Reader, got, want *Ref) {
+	t.Helper()
+	show := func(r Reader, of *Ref) string {
+		if of == nil || !of.holds() {
+			return fmt.Sprintf("%v", of)
+		}
+		v, err := r.Version(of.Path, of.Revision)
+		return fmt.Sprint(v.Path, v.LastModified, string(v.Data), v.ACL.Map(), err)
+	}
+	if got != nil && want != nil && !got.holds() && !want.holds() {
+		got.Revision, want.Revision = 0, 0
+	}
+	if g, w := show(o, got), show(after, want); g != w {
+		t.Fatalf("overlay refers to %s, applied to %s", g, w)
 	}
 }
 

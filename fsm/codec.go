@@ -44,6 +44,7 @@ const (
 	opFieldRevision  protowire.Number = 12
 	opFieldLevel     protowire.Number = 13
 	opFieldLane      protowire.Number = 14
+	opFieldTarget    protowire.Number = 15
 
 	laneFieldKey      protowire.Number = 1
 	laneFieldRevision protowire.Number = 2
@@ -160,6 +161,9 @@ func encodeOp(o *Op) []byte {
 	}
 	for _, l := range o.Lanes {
 		b = appendBytes(b, opFieldLane, encodeLane(l))
+	}
+	if o.Target != "" {
+		b = appendString(b, opFieldTarget, string(o.Target))
 	}
 	return b
 }
@@ -318,6 +322,8 @@ func decodeOpRest(o *Op, num protowire.Number, v []byte, n uint64) error {
 		l, err := decodeLane(v)
 		o.Lanes = append(o.Lanes, l)
 		return err
+	case opFieldTarget:
+		o.Target = Path(v)
 	default:
 		return unknownField("op", num)
 	}
@@ -338,6 +344,15 @@ func checkOp(o *Op) error {
 	case OpPurgeTombstones:
 		if !o.HasTime {
 			return fmt.Errorf("%w: a purge without its cutoff", ErrCorrupt)
+		}
+		return o.Path.CheckList()
+	case OpPutEntry:
+		return checkEntry(o)
+	case OpDropEntries:
+		for _, id := range o.Members {
+			if err := o.Path.Child(id).CheckObject(); err != nil || strings.Contains(id, "/") {
+				return fmt.Errorf("%w: to drop %q of %q", ErrBadPath, id, o.Path)
+			}
 		}
 		return o.Path.CheckList()
 	case OpSetListTimestamp:

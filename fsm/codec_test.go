@@ -3,6 +3,7 @@ package fsm
 import (
 	"errors"
 	"reflect"
+	"slices"
 	"testing"
 
 	"github.com/hashicorp/raft"
@@ -23,12 +24,18 @@ var sampleTxn = Txn{
 	},
 }
 
+// historyTxn has the operations of histories.
+var historyTxn = Txn{Now: 1795308102077, Ops: []Op{
+	{Type: OpPutEntry, Path: "/buckets/b/history/h", Target: "/buckets/b/groups/g", Data: []byte(`{"action":"update"}`), ACL: NewACL(map[string][]string{"read": {"a"}})},
+	{Type: OpDropEntries, Path: "/buckets/b/history", Members: []string{"h", "i"}},
+}}
+
 // flushTxn is apart from sampleTxn: the golden file of that one was released
 // before there was a flush.
 var flushTxn = Txn{UserID: "account:a", Now: 1795308102078, Ops: []Op{{Type: OpFlush, Members: []string{"cache/", "nonce/"}}}}
 
 func TestTxnRoundTrip(t *testing.T) {
-	for _, want := range []Txn{sampleTxn, flushTxn} {
+	for _, want := range []Txn{sampleTxn, flushTxn, historyTxn} {
 		got, err := DecodeTxn(EncodeTxn(&want))
 		if err != nil || !reflect.DeepEqual(got, want) {
 			t.Fatalf("%v\n got %+v\nwant %+v", err, got, want)
@@ -82,6 +89,9 @@ func TestReleasedEncodings(t *testing.T) {
 	goldenFile(t, "request.hex", encodeRequest(&StoredRequest{Hash: []byte("h"), Revision: 5, Now: 6, Reply: []byte("r"), Refs: []Ref{{"/buckets/b", 5, 7, true}}}))
 	goldenFile(t, "notifier.hex", encodeNotifier(&Notifier{Hash: []byte("h"), Start: 1, Cursor: 2, Lanes: []Lane{{"l", 1}}}))
 	goldenFile(t, "meta.hex", encodeMeta(&meta{ClusterID: "c", Revision: 1, FeatureLevel: 1, EventFloor: 2, EventCount: 3, Clock: 4, RequestFirst: 5, RequestNext: 6, RequestBytes: 7}))
+	goldenFile(t, "entry_history.hex", EncodeGroup(testCluster, [][]byte{EncodeTxn(&historyTxn)}))
+	goldenFile(t, "object_of.hex", encodeObject(&Object{Revision: 9, Data: []byte(`{}`), Of: &Ref{"/buckets/b", 9, 0, false}}))
+	goldenFile(t, "hold.hex", encodeHold(hold{2, true}))
 	goldenFile(t, "members.hex", encodeMembers([]string{"a", "b"}))
 	keys := [][]byte{objectKey("/buckets", -1, "b"), indexKey("/buckets/b"), key(spaceList, "/buckets"), keyNumber(spaceEvent, 7), versionKey("/buckets/b", 7),
 		key(spaceRequest, "id"), keyNumber(spaceRequests, 1), key(spaceNotifier, "n"), key(spaceSetting, "s"), metaKey(), memberKey("m", "/buckets/b"), key(spaceMembers, "/p"), key(spaceMemberAt, "m"), entryKey(), encodeEntry(3, 4)}
@@ -90,6 +100,7 @@ func TestReleasedEncodings(t *testing.T) {
 		all = append(append(all, k...), 0xff, 0xff)
 	}
 	goldenFile(t, "keys.hex", all)
+	goldenFile(t, "keys_hold.hex", holdKey("/buckets/b", 7))
 }
 
 func TestDecodeRefuses(t *testing.T) {
@@ -107,6 +118,10 @@ func TestDecodeRefuses(t *testing.T) {
 		"flush with many prefixes": {Ops: []Op{{Type: OpFlush, Members: make([]string, MaxFlushPrefixes+1)}}},
 		"unknown compare":          {Compares: []Compare{{Kind: 9, Key: "/buckets/b"}}},
 		"long request id":          {RequestID: make([]byte, MaxRequestIDBytes+1)},
+		"entry too deep":           {Ops: []Op{{Type: OpPutEntry, Path: "/buckets/b/collections/c/history/h"}}},
+		"entry of another bucket":  {Ops: []Op{{Type: OpPutEntry, Path: "/buckets/b/history/h", Target: "/buckets/c"}}},
+		"entry of a list":          {Ops: []Op{{Type: OpPutEntry, Path: "/buckets/b/history/h", Target: "/buckets/b/groups"}}},
+		"drop with a slash":        {Ops: []Op{{Type: OpDropEntries, Path: "/buckets", Members: []string{"a/b/c"}}}},
 	} {
 		if _, err := DecodeTxn(EncodeTxn(&tx)); err == nil {
 			t.Errorf("%s: decoded", name)
@@ -116,7 +131,7 @@ func TestDecodeRefuses(t *testing.T) {
 
 func FuzzDecodeEntry(f *testing.F) {
 	f.Add(EncodeTxn(&sampleTxn))
-	for _, op := range append(flushTxn.Ops, sampleTxn.Ops...) {
+	for _, op := range slices.Concat(flushTxn.Ops, historyTxn.Ops, sampleTxn.Ops) {
 		f.Add(EncodeTxn(&Txn{Now: 1, Ops: []Op{op}}))
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
@@ -145,6 +160,7 @@ func FuzzDecodeRows(f *testing.F) {
 		_ = decodeRequest(b, &StoredRequest{})
 		_ = decodeNotifier(b, &Notifier{})
 		_ = decodeMeta(b, &meta{})
+		_ = decodeHold(b, &hold{})
 		_, _ = decodeIndex(b)
 		_, _ = decodeMembers(b)
 		ACL(b).Map()
@@ -154,6 +170,7 @@ func FuzzDecodeRows(f *testing.F) {
 // FuzzApply: nothing that decodes makes Apply panic, and two machines that
 // apply it, in one batch and in two, agree.
 func FuzzApply(f *testing.F) {
+	f.Add(EncodeTxn(&historyTxn), EncodeTxn(&Txn{Now: 3, Ops: []Op{{Type: OpDeleteTree, Path: "/buckets/b"}}}))
 	f.Add(EncodeTxn(&sampleTxn), EncodeTxn(&Txn{Now: 3, Ops: []Op{{Type: OpDeleteTree, Path: "/buckets/b"}}}))
 	f.Add(EncodeTxn(&sampleTxn), EncodeTxn(&flushTxn))
 	one, two := newNode(f), newNode(f)

@@ -22,7 +22,8 @@ const (
 	spaceMember   byte = 0x0b // member NUL path → nothing
 	spaceMembers  byte = 0x0c // path → members, so that a cascade finds them
 	spaceMemberAt byte = 0x0d // member → revision of its last change of memberships
-	spaceEnd      byte = 0x0e
+	spaceHold     byte = 0x0e // path NUL revision → hold: entries that refer to a version
+	spaceEnd      byte = 0x0f
 )
 
 func key(space byte, name string) []byte {
@@ -53,6 +54,10 @@ func indexKey(p Path) []byte {
 
 func versionKey(p Path, r Revision) []byte {
 	return binary.BigEndian.AppendUint64(listPrefix(spaceVersion, p), uint64(r))
+}
+
+func holdKey(p Path, r Revision) []byte {
+	return binary.BigEndian.AppendUint64(listPrefix(spaceHold, p), uint64(r))
 }
 
 func memberKey(member string, p Path) []byte {

@@ -186,7 +186,7 @@ func randomOp(r *rand.Rand, now Timestamp) Op {
 	if r.Intn(250) == 0 {
 		return Op{Type: OpFlush, Members: []string{"s1"}}
 	}
-	switch k := r.Intn(40); {
+	switch k := r.Intn(48); {
 	case k < 20:
 		op.Type = OpPut
 	case k < 23:
@@ -211,8 +211,30 @@ func randomOp(r *rand.Rand, now Timestamp) Op {
 		op = Op{Type: OpAdvanceCursor, Name: "n0", Revision: Revision(r.Intn(1000)), Lanes: []Lane{{Key: "l", Revision: 3}}}
 	case k < 39:
 		op = Op{Type: OpSetSetting, Name: fmt.Sprint("s", r.Intn(3)), Value: []byte("v")}
-	default:
+	case k < 40:
 		op = Op{Type: OpForgetNotifier, Name: "n1"}
+	default:
+		op = randomEntryOp(r, b, op)
+	}
+	return op
+}
+
+// randomEntryOp writes, deletes or drops an entry of b's history; it refers to
+// what stands at op's path, or to the bucket.
+func randomEntryOp(r *rand.Rand, b Path, op Op) Op {
+	list := b.Child("history")
+	id := func() string { return fmt.Sprint("h", r.Intn(30)) }
+	op.Path = list.Child(id())
+	switch k := r.Intn(8); {
+	case k < 5:
+		targets := []Path{"", b, b.Child("collections").Child("c1").Child("records").Child(fmt.Sprint("r", r.Intn(20)))}
+		op.Type, op.Target = OpPutEntry, targets[r.Intn(len(targets))]
+	case k < 6:
+		op.Type = OpDelete
+	case k < 7:
+		op = Op{Type: OpDropEntries, Path: list, Members: []string{id(), id()}}
+	default:
+		op.Type = OpPut // an ordinary object where entries are
 	}
 	return op
 }

@@ -58,6 +58,9 @@ func (a *applier) remove(t *Txn, i int) (Object, error) {
 		return o, nil
 	}
 	l.Count--
+	if old.Of != nil {
+		return o, nil // of a history no history is kept
+	}
 	e := Event{Action: ActionDelete}
 	if op.Type == OpDeleteTree {
 		e.Action = ActionDeleteTree
@@ -77,7 +80,8 @@ func (a *applier) next(l *ListInfo) Revision {
 
 // vacate reads what stands at p and takes its row out of the time order, so
 // that place can put another there. A live body whose own event was trimmed is
-// saved as a version first: the event that replaces it refers to it.
+// saved as a version first: the event that replaces it refers to it. An entry
+// gives up what it holds.
 func (a *applier) vacate(p Path) (old Object, l *ListInfo, err error) {
 	if l, err = a.list(p.List()); err != nil {
 		return old, l, err
@@ -99,7 +103,11 @@ func (a *applier) vacate(p Path) (old Object, l *ListInfo, err error) {
 	if err == nil {
 		err = decodeObject(v, &old)
 	}
-	if err == nil && old.Revision <= a.meta.EventFloor {
+	switch {
+	case err != nil:
+	case old.Of != nil:
+		err = a.release(old.Of)
+	case old.Revision <= a.meta.EventFloor:
 		err = a.set(versionKey(p, old.Revision), encodeVersion(&old))
 	}
 	return old, l, errors.Join(err, a.batch.Delete(k, nil))
@@ -116,7 +124,7 @@ func (a *applier) place(o *Object) error {
 func (a *applier) event(t *Txn, i int, o, old *Object, e Event) error {
 	e.Path, e.Position, e.RequestID, e.UserID, e.Time = o.Path, i, t.RequestID, t.UserID, t.Now
 	e.LastModified, e.Inherited = o.LastModified, t.Ops[i].Inherited
-	if old.Exists() {
+	if old.Exists() && old.Of == nil { // an entry has no version to refer to
 		e.OldRevision, e.OldLastModified, e.OldACL = old.Revision, old.LastModified, old.ACL
 	}
 	a.meta.EventCount++
@@ -168,6 +176,7 @@ func (a *applier) clearTree(root Path, r Revision) error {
 		}
 		return nil
 	})
+	err = errors.Join(err, a.clearHolds(root))
 	for _, space := range []byte{spaceObject, spaceIndex, spaceList, spaceMembers} {
 		start, end := treeSpan(space, root)
 		err = errors.Join(err, a.batch.DeleteRange(start, end, nil))

@@ -28,6 +28,7 @@ type Object struct {
 	Data         []byte    // canonical JSON object without id and last_modified; never modified in place
 	ACL          ACL       // the object's own permissions
 	Members      []string  // principals that get Path as a principal (groups)
+	Of           *Ref      // not nil: an entry, and what it refers to; all zero: to nothing. See OpPutEntry
 }
 
 // Exists reports whether o is a live object (neither absent nor a tombstone).
@@ -126,6 +127,7 @@ const (
 	objFieldData     protowire.Number = 3
 	objFieldACL      protowire.Number = 4
 	objFieldMember   protowire.Number = 5
+	objFieldOf       protowire.Number = 6
 )
 
 func encodeObject(o *Object) []byte {
@@ -143,6 +145,9 @@ func encodeObject(o *Object) []byte {
 	}
 	for _, m := range o.Members {
 		b = appendString(b, objFieldMember, m)
+	}
+	if o.Of != nil {
+		b = appendBytes(b, objFieldOf, encodeRef(o.Of))
 	}
 	return b
 }
@@ -165,6 +170,10 @@ func decodeObject(v []byte, o *Object) error {
 			o.ACL = b
 		case objFieldMember:
 			o.Members = append(o.Members, string(b))
+		case objFieldOf:
+			of, err := decodeRef(b)
+			o.Of = &of
+			return err
 		default:
 			return unknownField("object", num)
 		}

@@ -1,6 +1,7 @@
 package fsm
 
 import (
+	"fmt"
 	"maps"
 	"slices"
 	"sort"
@@ -20,7 +21,12 @@ type Overlay struct {
 	trees   []Path // deleted with everything under them
 	flushes int    // so many times all of it was flushed: of base, only the times of root lists are left
 	pins    map[Path]struct{}
+	made    []Object // what was staged, in order: the version stagedVersion+i
 }
+
+// stagedVersion marks the revisions that an Overlay gives: those of Apply are
+// below it.
+const stagedVersion Revision = 1 << 63
 
 var _ Reader = (*Overlay)(nil)
 
@@ -43,15 +49,17 @@ func (o *Overlay) Pins() []Path {
 }
 
 // Stage lays op on top and returns the predicted new version (or tombstone) of
-// the object it touches; its Revision is not predicted and stands at the
-// highest value. Errors are those of the Reader below.
+// the object it touches; its Revision is not predicted, it is one of the
+// Overlay's own above all others. Errors are those of the Reader below.
 func (o *Overlay) Stage(op Op) (Object, error) {
 	switch op.Type {
-	case OpPut, OpPutTombstone, OpDelete, OpDeleteTree:
+	case OpPut, OpPutEntry, OpPutTombstone, OpDelete, OpDeleteTree:
 		return o.stageObject(op)
 	case OpFlush:
 		o.stageFlush()
 		return Object{}, nil
+	case OpDropEntries:
+		return Object{}, o.stageDrop(op)
 	case OpSetListTimestamp:
 		l, err := o.list(op.Path)
 		wish := o.now
@@ -73,7 +81,10 @@ func (o *Overlay) stageObject(op Op) (Object, error) {
 	if err != nil {
 		return Object{}, err
 	}
-	put := op.Type == OpPut
+	put := op.Type == OpPut || op.Type == OpPutEntry
+	if op.Type == OpPutEntry && old.Exists() && old.Of == nil {
+		return Object{}, nil
+	}
 	if !put && op.Type != OpPutTombstone && !old.Exists() {
 		return Object{}, nil
 	}
@@ -81,9 +92,15 @@ func (o *Overlay) stageObject(op Op) (Object, error) {
 	if err != nil {
 		return Object{}, err
 	}
-	n := Object{Path: op.Path, Revision: 1<<64 - 1, Deleted: !put}
+	n := Object{Path: op.Path, Revision: stagedVersion + Revision(len(o.made)), Deleted: !put}
 	if put {
 		n.Data, n.ACL, n.Members = op.Data, op.ACL, op.Members
+	}
+	if op.Type == OpPutEntry {
+		if n.Of, err = o.refer(op.Target); err != nil {
+			return Object{}, err
+		}
+		n.Members = nil
 	}
 	n.LastModified, l.Timestamp = Bump(l.Timestamp, o.now, op.LastModified, op.HasTime, op.Exact || op.Type == OpPutTombstone)
 	l.Count += count(put) - count(old.Exists())
@@ -93,7 +110,38 @@ func (o *Overlay) stageObject(op Op) (Object, error) {
 		o.dropTree(op.Path)
 	}
 	o.objects[op.Path] = n
+	o.made = append(o.made, n)
 	return n, nil
+}
+
+// refer is what an entry says of p as it stands now.
+func (o *Overlay) refer(p Path) (*Ref, error) {
+	if p == "" {
+		return &Ref{}, nil
+	}
+	at, err := o.get(p)
+	return indexEntry{at.LastModified, at.Revision, at.Deleted}.ref(p), err
+}
+
+// stageDrop takes entries away; in their place stands nothing.
+func (o *Overlay) stageDrop(op Op) error {
+	for _, id := range op.Members {
+		p := op.Path.Child(id)
+		old, err := o.get(p)
+		if err != nil {
+			return err
+		}
+		if !old.Exists() || old.Of == nil {
+			continue
+		}
+		l, err := o.list(op.Path)
+		if err != nil {
+			return err
+		}
+		l.Count--
+		o.lists[op.Path], o.objects[p] = l, Object{}
+	}
+	return nil
 }
 
 func count(b bool) int64 {
@@ -158,10 +206,35 @@ func (o *Overlay) list(p Path) (ListInfo, error) {
 
 // Get implements Reader.
 func (o *Overlay) Get(p Path) (Object, error) {
-	if _, ok := o.objects[p]; ok {
-		o.pins[p.List()] = struct{}{}
+	n, ok := o.objects[p]
+	if ok {
+		o.pin(p, &n)
+		return n, nil
 	}
 	return o.get(p)
+}
+
+// pin notes that the staged object n at p was shown, and with an entry the
+// object that it refers to.
+func (o *Overlay) pin(p Path, n *Object) {
+	o.pins[p.List()] = struct{}{}
+	if n.Of != nil {
+		if _, staged := o.objects[n.Of.Path]; staged {
+			o.pins[n.Of.Path.List()] = struct{}{}
+		}
+	}
+}
+
+// Version implements Reader.
+func (o *Overlay) Version(p Path, r Revision) (Object, error) {
+	if r < stagedVersion {
+		return o.base.Version(p, r)
+	}
+	if i := r - stagedVersion; i < Revision(len(o.made)) && o.made[i].Path == p {
+		o.pins[p.List()] = struct{}{}
+		return o.made[i], nil
+	}
+	return Object{}, fmt.Errorf("%w: %s as nothing has staged it", ErrTrimmed, p)
 }
 
 // List implements Reader.
@@ -199,7 +272,8 @@ func (o *Overlay) Lists(f func(list Path, l ListInfo) bool) error {
 func (o *Overlay) Scan(list Path, opt ScanOptions, f func(*Object) bool) error {
 	var rows []Object
 	for p, n := range o.objects {
-		if p.List() == list && opt.contains(&n) {
+		if p.List() == list && n.Revision != 0 && opt.contains(&n) {
+			o.pin(p, &n)
 			rows = append(rows, n)
 		}
 	}

@@ -122,13 +122,16 @@ func encodeRequest(r *StoredRequest) []byte {
 	b = appendUint(b, reqFieldNow, protowire.EncodeZigZag(int64(r.Now)))
 	b = appendBytes(b, reqFieldReply, r.Reply)
 	for _, ref := range r.Refs {
-		e := appendString(nil, refFieldPath, string(ref.Path))
-		e = appendUint(e, refFieldRevision, uint64(ref.Revision))
-		e = appendUint(e, refFieldLastModified, protowire.EncodeZigZag(int64(ref.LastModified)))
-		e = appendFlag(e, refFieldDeleted, ref.Deleted)
-		b = appendBytes(b, reqFieldRef, e)
+		b = appendBytes(b, reqFieldRef, encodeRef(&ref))
 	}
 	return b
+}
+
+func encodeRef(ref *Ref) []byte {
+	e := appendString(make([]byte, 0, len(ref.Path)+24), refFieldPath, string(ref.Path))
+	e = appendUint(e, refFieldRevision, uint64(ref.Revision))
+	e = appendUint(e, refFieldLastModified, protowire.EncodeZigZag(int64(ref.LastModified)))
+	return appendFlag(e, refFieldDeleted, ref.Deleted)
 }
 
 func decodeRequest(v []byte, r *StoredRequest) error {

@@ -16,7 +16,7 @@ import (
 // the one that replaced it. So it goes with the event that replaced it, or, as
 // long as it is live and its body stands in the list anyway, with its own.
 // What a cascade took along has no replacing event of its own and goes with
-// the cascade's.
+// the cascade's. What an entry holds stays until the entry goes (letGo).
 func (a *applier) trim(floor Revision) error {
 	limit, err := trimLimit(a.batch, &a.meta)
 	if err != nil {
@@ -41,7 +41,7 @@ func (a *applier) trim(floor Revision) error {
 
 func (a *applier) trimVersions(e *Event) error {
 	if e.OldRevision != 0 {
-		if err := a.batch.Delete(versionKey(e.Path, e.OldRevision), nil); err != nil {
+		if err := a.letGo(e.Path, e.OldRevision); err != nil {
 			return err
 		}
 	}
@@ -74,7 +74,7 @@ func (a *applier) trimOlder(e *Event) error {
 	}
 	err = it.Close()
 	for _, k := range older {
-		err = errors.Join(err, a.batch.Delete(k, nil))
+		err = errors.Join(err, a.letGo(Path(k[1:len(k)-9]), Revision(binary.BigEndian.Uint64(k[len(k)-8:]))))
 	}
 	return err
 }

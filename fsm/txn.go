@@ -50,15 +50,17 @@ const (
 	OpSetFeatureLevel  OpType = 11 // Level; never lowered
 	OpSetSetting       OpType = 12 // Name, Value (nil removes)
 	OpFlush            OpType = 13 // every object and list vanishes; one revision. Members: prefixes of settings that go too
+	OpPutEntry         OpType = 14 // create or replace an entry: an object that is no event and has no version; it refers to Target as it stands now
+	OpDropEntries      OpType = 15 // the entries of the list Path whose ids are Members vanish without tombstones
 )
 
 // Op is one operation of a transaction. Which fields count depends on Type.
 type Op struct {
 	Type         OpType
 	Path         Path
-	Data         []byte    // OpPut: canonical JSON object without id and last_modified
-	ACL          ACL       // OpPut
-	Members      []string  // OpPut: sorted, unique; OpFlush: see there
+	Data         []byte    // OpPut, OpPutEntry: canonical JSON object without id and last_modified
+	ACL          ACL       // OpPut, OpPutEntry
+	Members      []string  // OpPut: sorted, unique; OpFlush: see there; OpDropEntries: ids
 	LastModified Timestamp // with HasTime: the time a client asked for
 	HasTime      bool
 	Exact        bool     // OpPut: keep LastModified as it is, even when it equals the list's (import)
@@ -69,6 +71,10 @@ type Op struct {
 	Revision     Revision
 	Level        uint32
 	Lanes        []Lane
+	// Target of OpPutEntry is the object whose state the entry records, as the
+	// operations before it left it: in the root object that holds the entry, or
+	// that itself. Empty: the entry stands for itself (import).
+	Target Path
 }
 
 // Lane is a collection whose deliveries lag behind its notifier's cursor:
@@ -126,7 +132,7 @@ type StoredRequest struct {
 	Refs     []Ref // one per Op
 }
 
-// Ref points at the version that an Op made.
+// Ref points at a version, or at a tombstone.
 type Ref struct {
 	Path         Path
 	Revision     Revision

@@ -31,6 +31,9 @@ type Reader interface {
 	// Groups returns the objects whose members contain principal, by path.
 	// The slice is shared: it must not be changed.
 	Groups(principal string) ([]Path, error)
+	// Version returns the body that the object at p had at revision r.
+	// ErrTrimmed: it is no longer kept. A tombstone has no version.
+	Version(p Path, r Revision) (Object, error)
 }
 
 // Position is a place in the order of a list.
@@ -307,8 +310,7 @@ func (v *View) Groups(principal string) ([]Path, error) {
 	return paths, err
 }
 
-// Version returns the body that path had at revision r. ErrTrimmed: it is no
-// longer kept. A tombstone has no version.
+// Version implements Reader.
 func (v *View) Version(p Path, r Revision) (Object, error) {
 	o := Object{Path: p}
 	row, found, err := readCopy(v.snap, versionKey(p, r))
