@@ -325,6 +325,11 @@ func (a *applier) list(p Path) (*ListInfo, error) {
 		return l, nil
 	}
 	l := &ListInfo{}
+	if known, ok := a.hot.list(p, a.hot.entry); ok && !a.forget {
+		*l = known
+		a.lists[p] = l
+		return l, nil
+	}
 	v, found, err := a.get(key(spaceList, string(p)))
 	if err == nil && found {
 		err = decodeList(v, l)

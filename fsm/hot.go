@@ -7,20 +7,29 @@ import (
 
 // Limits of the rows kept in memory because every request reads them.
 const (
-	hotRows  = 8192 // index rows, and as many memberships; beyond it all are forgotten
+	hotRows  = 8192 // index rows, as many memberships and lists; beyond it all are forgotten
 	hotDepth = cacheMaxDepth
 )
 
-// hot holds the index rows of parents and the memberships of principals as the
-// last commit left them. A View may be older than that: it uses a slot only if
-// the slot says the same of the View's revision, that is, if nothing changed
-// since. Commits write it under the lock under which Views are taken, so it
-// is never older than a View.
+// hot holds the index rows of parents, the memberships of principals and what is
+// known of lists as the last commit left them. A View may be older than that: it
+// uses a slot only if the slot says the same of the View's state, that is, if
+// nothing changed since. Commits write it under the lock under which Views are
+// taken, so it is never older than a View.
 type hot struct {
 	mu       sync.RWMutex
 	revision Revision
+	entry    uint64 // index of the last entry
 	index    map[Path]hotIndex
 	members  map[string]hotMember
+	lists    map[Path]hotList
+}
+
+// hotList is what is known of a list since an entry: the first timestamp of a list
+// comes without a revision.
+type hotList struct {
+	ListInfo
+	since uint64
 }
 
 // hotIndex is an index row, or its absence (Revision 0), that holds from since.
@@ -36,8 +45,31 @@ type hotMember struct {
 	since  Revision
 }
 
-func newHot(r Revision) *hot {
-	return &hot{revision: r, index: map[Path]hotIndex{}, members: map[string]hotMember{}}
+func newHot(m *meta) *hot {
+	return &hot{revision: m.Revision, entry: m.Index, index: map[Path]hotIndex{}, members: map[string]hotMember{}, lists: map[Path]hotList{}}
+}
+
+// list returns what a View of the state after entry sees of a list.
+func (h *hot) list(p Path, entry uint64) (ListInfo, bool) {
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	l, ok := h.lists[p]
+	return l.ListInfo, ok && l.since <= entry
+}
+
+func (h *hot) learnList(p Path, l *ListInfo, entry uint64) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.entry == entry {
+		h.setList(p, l)
+	}
+}
+
+func (h *hot) setList(p Path, l *ListInfo) {
+	if len(h.lists) >= hotRows {
+		clear(h.lists)
+	}
+	h.lists[p] = hotList{*l, h.entry}
 }
 
 // row returns the index row of p as a View at revision v sees it.
@@ -92,20 +124,24 @@ func since(made, seen Revision) Revision {
 	return made
 }
 
-// commit takes over what a batch changed or read on its way to revision r.
-// forget: rows vanished without a row of their own to say so.
-func (h *hot) commit(r Revision, known map[Path]indexEntry, touched map[string]struct{}, forget bool) {
+// commit takes over what a batch changed or read on its way. If rows vanished
+// without a row of their own to say so, all is forgotten.
+func (h *hot) commit(a *applier) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.revision = r
-	if forget {
+	h.revision, h.entry = a.meta.Revision, a.meta.Index
+	if a.forget {
 		clear(h.index)
 		clear(h.members)
+		clear(h.lists)
 	}
-	for p, e := range known {
+	for p, e := range a.known {
 		if p.Depth() <= hotDepth {
 			h.setRow(p, e)
 		}
 	}
-	maps.DeleteFunc(h.members, func(m string, _ hotMember) bool { _, gone := touched[m]; return gone })
+	for p, l := range a.lists {
+		h.setList(p, l)
+	}
+	maps.DeleteFunc(h.members, func(m string, _ hotMember) bool { _, gone := a.touched[m]; return gone })
 }

@@ -31,7 +31,7 @@ func TestHotRowsTellTheTruth(t *testing.T) {
 func compareWithCold(t *testing.T, r *rand.Rand, v *View) {
 	t.Helper()
 	cold := *v
-	cold.hot = newHot(1<<64 - 1) // knows nothing and learns nothing
+	cold.hot = newHot(&meta{Revision: 1<<64 - 1, Index: 1<<64 - 1}) // knows nothing and learns nothing
 	p := randomOp(r, 1).Path
 	for ; len(p) > 1; p = p.Parent() {
 		if !p.IsObject() {
@@ -41,6 +41,14 @@ func compareWithCold(t *testing.T, r *rand.Rand, v *View) {
 		want, err2 := cold.Get(p)
 		if fmt.Sprintf("%+v", got) != fmt.Sprintf("%+v", want) || err1 != nil || err2 != nil {
 			t.Fatalf("%s at revision %d: %+v, in the store %+v %v %v", p, v.Revision(), got, want, err1, err2)
+		}
+	}
+	list := randomOp(r, 1).Path.List()
+	for ; len(list) > 1; list = list.Parent() {
+		got, err1 := v.List(list)
+		want, err2 := cold.List(list)
+		if got != want || err1 != nil || err2 != nil {
+			t.Fatalf("%s at revision %d: %+v, in the store %+v %v %v", list, v.Revision(), got, want, err1, err2)
 		}
 	}
 	for _, m := range []string{"a", "m0", "m3", "nobody"} {

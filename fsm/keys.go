@@ -69,11 +69,11 @@ func metaKey() []byte { return []byte{spaceMeta} }
 
 // splitObjectKey takes apart what objectKey made; ok is false for a key that
 // was not made by it.
-func splitObjectKey(k []byte, prefix int) (t Timestamp, id string, ok bool) {
+func splitObjectKey(k []byte, prefix int) (t Timestamp, id []byte, ok bool) {
 	if len(k) < prefix+8 {
-		return 0, "", false
+		return 0, nil, false
 	}
-	return Timestamp(binary.BigEndian.Uint64(k[prefix:]) ^ (1 << 63)), string(k[prefix+8:]), true
+	return Timestamp(binary.BigEndian.Uint64(k[prefix:]) ^ (1 << 63)), k[prefix+8:], true
 }
 
 // treeSpan returns the keys of space that lie under root: names that begin with

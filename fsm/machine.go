@@ -56,7 +56,7 @@ func Open(s *store.Store) (*FSM, error) {
 		return nil, err
 	}
 	f.meta = m.atLeast(s.Applied())
-	f.db, f.hot = h.DB(), newHot(m.Revision)
+	f.db, f.hot = h.DB(), newHot(&f.meta)
 	return f, nil
 }
 
@@ -181,7 +181,7 @@ func (f *FSM) commit(a *applier) error {
 	if err := a.batch.Commit(pebble.NoSync); err != nil {
 		return err
 	}
-	f.hot.commit(a.meta.Revision, a.known, a.touched, a.forget)
+	f.hot.commit(a)
 	f.store.NoteApplied(a.meta.Index)
 	f.publish(a.meta)
 	return nil
@@ -343,7 +343,7 @@ func (f *FSM) Restore(rc io.ReadCloser) error {
 		f.mu.Unlock()
 		f.stateMu.Lock()
 		defer f.stateMu.Unlock()
-		f.db, f.hot = h.DB(), newHot(m.Revision)
+		f.db, f.hot = h.DB(), newHot(&m)
 		f.cache.clear()
 		f.publish(m)
 		return nil

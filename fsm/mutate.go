@@ -252,8 +252,9 @@ func (a *applier) purge(op *Op) error {
 		}
 		_, id, _ := splitObjectKey(k, len(prefix))
 		l.Tombstones--
-		delete(a.known, op.Path.Child(id))
-		return errors.Join(a.batch.Delete(k, nil), a.batch.Delete(indexKey(op.Path.Child(id)), nil))
+		at := op.Path.Child(string(id))
+		delete(a.known, at)
+		return errors.Join(a.batch.Delete(k, nil), a.batch.Delete(indexKey(at), nil))
 	})
 	l.Floor = op.LastModified
 	a.next(l)

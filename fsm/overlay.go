@@ -77,7 +77,7 @@ func (o *Overlay) Stage(op Op) (Object, error) {
 }
 
 func (o *Overlay) stageObject(op Op) (Object, error) {
-	old, err := o.get(op.Path)
+	old, err := o.replaced(&op)
 	if err != nil {
 		return Object{}, err
 	}
@@ -142,6 +142,18 @@ func (o *Overlay) stageDrop(op Op) error {
 		o.lists[op.Path], o.objects[p] = l, Object{}
 	}
 	return nil
+}
+
+// replaced is what op finds. A new id need not be looked for: Apply does, and
+// says so by a conflict should it be there after all.
+func (o *Overlay) replaced(op *Op) (Object, error) {
+	base, ok := o.base.(*View)
+	_, staged := o.objects[op.Path]
+	if !op.Fresh || !ok || staged || o.dropped(op.Path) {
+		return o.get(op.Path)
+	}
+	base.expectAbsent(op.Path)
+	return Object{}, nil
 }
 
 func count(b bool) int64 {
@@ -285,6 +297,7 @@ func (o *Overlay) Scan(list Path, opt ScanOptions, f func(*Object) bool) error {
 	}
 	o.pins[list] = struct{}{}
 	if !o.dropped(list) {
+		opt.Borrow = false // they are sorted in among those of o
 		err := o.base.Scan(list, opt, func(b *Object) bool {
 			if _, over := o.objects[b.Path]; !over {
 				rows = append(rows, *b)

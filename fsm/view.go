@@ -26,7 +26,7 @@ type Reader interface {
 	Lists(f func(list Path, l ListInfo) bool) error
 	// Scan calls f for the objects of a list in (last_modified, id) order until
 	// it returns false. The *Object is f's only during the call; the bytes it
-	// points to stay valid.
+	// points to stay valid, unless they are borrowed.
 	Scan(list Path, o ScanOptions, f func(*Object) bool) error
 	// Groups returns the objects whose members contain principal, by path.
 	// The slice is shared: it must not be changed.
@@ -49,6 +49,7 @@ type ScanOptions struct {
 	End        *Position // first position that no longer counts (exclusive)
 	Reverse    bool      // newest first
 	Tombstones bool      // also tombstones
+	Borrow     bool      // the bytes of an object, too, are valid during the call only
 }
 
 // View is the state at one revision, from one store snapshot: an object, its
@@ -192,6 +193,14 @@ func (v *View) Get(p Path) (Object, error) {
 	return o, err
 }
 
+// expectAbsent makes v's reads demand that nothing was ever at p, without looking.
+func (v *View) expectAbsent(p Path) {
+	v.note(CompareObject, string(p), 0)
+	if v.record {
+		v.seen[p] = indexEntry{}
+	}
+}
+
 func (v *View) index(p Path) (indexEntry, bool, error) {
 	if e, ok := v.seen[p]; ok {
 		return e, e.Revision != 0, nil
@@ -215,10 +224,16 @@ func (v *View) index(p Path) (indexEntry, bool, error) {
 
 // List implements Reader.
 func (v *View) List(list Path) (ListInfo, error) {
+	if l, ok := v.hot.list(list, v.meta.Index); ok {
+		return l, nil
+	}
 	var l ListInfo
 	row, found, err := readCopy(v.snap, key(spaceList, string(list)))
 	if err == nil && found {
 		err = decodeList(row, &l)
+	}
+	if err == nil {
+		v.hot.learnList(list, &l, v.meta.Index)
 	}
 	return l, err
 }
@@ -255,25 +270,29 @@ func (v *View) Scan(list Path, o ScanOptions, f func(*Object) bool) error {
 	if o.Reverse {
 		first, next = it.Last, it.Prev
 	}
+	var obj Object
 	for ok := first(); ok; ok = next() {
-		obj, err := scanned(list, it, len(prefix))
-		if err != nil {
+		if err := scanned(&obj, list, it, len(prefix), o.Borrow); err != nil {
 			return errors.Join(err, it.Close())
 		}
-		if (o.Tombstones || !obj.Deleted) && !f(obj) {
+		if (o.Tombstones || !obj.Deleted) && !f(&obj) {
 			break
 		}
 	}
 	return it.Close()
 }
 
-func scanned(list Path, it *pebble.Iterator, prefix int) (*Object, error) {
+func scanned(o *Object, list Path, it *pebble.Iterator, prefix int, borrow bool) error {
 	t, id, ok := splitObjectKey(it.Key(), prefix)
 	if !ok {
-		return nil, fmt.Errorf("%w: key in list %s", ErrCorrupt, list)
+		return fmt.Errorf("%w: key in list %s", ErrCorrupt, list)
 	}
-	o := &Object{Path: list.Child(id), LastModified: t}
-	return o, decodeObject(bytes.Clone(it.Value()), o)
+	*o = Object{Path: Path(string(list) + "/" + string(id)), LastModified: t}
+	row := it.Value()
+	if !borrow {
+		row = bytes.Clone(row)
+	}
+	return decodeObject(row, o)
 }
 
 // Groups implements Reader.

@@ -33,6 +33,18 @@ func BenchmarkSinceNothing(b *testing.B) {
 	}
 }
 
+func BenchmarkSinceTen(b *testing.B) {
+	c := benchClient(b)
+	r := c.want(201, "", "alice", "PUT /buckets/b/collections/c/records/r", benchRecord)
+	since := "GET /buckets/b/collections/c/records?_since=" + strings.Trim(r.Get("ETag"), `"`)
+	for i := range 10 {
+		c.want(201, "", "alice", fmt.Sprintf("PUT /buckets/b/collections/c/records/r%d", i), benchRecord)
+	}
+	for b.Loop() {
+		c.want(200, "", "alice", since, "")
+	}
+}
+
 func BenchmarkBatchOf25(b *testing.B) {
 	c := benchClient(b)
 	parts := make([]string, 25)

@@ -1,6 +1,7 @@
 package resource
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"sync"
 
 	"quinto/api/query"
 	"quinto/fsm"
@@ -88,12 +90,15 @@ func (c *call) readList(q *query.Query, info *fsm.ListInfo) (*outline, error) {
 		out.literal([]byte(`{"data":[]}`))
 		return out, err
 	}
+	if _, named := q.IDs(); !named && !c.batch && q.ScanRange().Ordered {
+		return out, c.streamList(out, q)
+	}
 	p, err := c.page(q, q.IncludesTombstones())
 	if err != nil {
 		return nil, err
 	}
 	if p.more {
-		next, err := c.nextPage(q, p, c.newNonce())
+		next, err := c.nextPage(q, p.objects[len(p.objects)-1], len(p.objects), c.newNonce())
 		if err != nil {
 			return nil, err
 		}
@@ -101,6 +106,56 @@ func (c *call) readList(q *query.Query, info *fsm.ListInfo) (*outline, error) {
 	}
 	c.showList(out, q, p)
 	return out, nil
+}
+
+// streamed are bodies in the making; only what became of them is kept.
+var streamed = sync.Pool{New: func() any { return new([]byte) }}
+
+// maxPooled bounds a buffer that is kept for another answer.
+const maxPooled = 256 << 10
+
+// streamList makes the body of a GET in the list's own order straight from the
+// rows of the store.
+func (c *call) streamList(out *outline, q *query.Query) error {
+	r := q.ScanRange()
+	bounds := fsm.ScanOptions{Reverse: r.Descending, Tombstones: q.IncludesTombstones(), Borrow: true}
+	setBounds(&bounds, r.Since, r.Before)
+	buffer := streamed.Get().(*[]byte) // the pool makes nothing else
+	b, n, more := append((*buffer)[:0], `{"data":[`...), 0, false
+	var last query.Object
+	err := c.scan(q, bounds, func(o *fsm.Object) bool {
+		v := view(o)
+		if !q.Match(v) || !q.After(v) {
+			return true
+		}
+		if more = n == q.Limit; more {
+			return false
+		}
+		if n++; n > 1 {
+			b = append(b, ',')
+		}
+		if q.Fields != nil {
+			b = appendProjected(b, q.Fields, &v)
+		} else {
+			b = appendObject(b, o)
+		}
+		if n == q.Limit {
+			last = v
+			last.Data = bytes.Clone(v.Data)
+		}
+		return true
+	})
+	b = append(b, `]}`...)
+	out.literal(bytes.Clone(b))
+	if *buffer = b; cap(b) <= maxPooled {
+		streamed.Put(buffer)
+	}
+	if err != nil || !more {
+		return err
+	}
+	next, err := c.nextPage(q, last, n, c.newNonce())
+	out.fields = append(out.fields, next)
+	return err
 }
 
 // unfiltered reports whether a raw query has no filter, so that the list's own
@@ -120,7 +175,7 @@ func (c *call) count(q *query.Query, info *fsm.ListInfo) (n int64, err error) {
 	if c.shared == nil && unfiltered(c.r.Query) {
 		return info.Count, nil
 	}
-	bounds := fsm.ScanOptions{}
+	bounds := fsm.ScanOptions{Borrow: true}
 	since, _ := q.SinceBound()
 	before, _ := q.BeforeBound()
 	setBounds(&bounds, since, before)
@@ -289,12 +344,12 @@ func (c *call) checkNonce(nonce string) error {
 }
 
 // nextPage is the Next-Page header behind the last object of a page.
-func (c *call) nextPage(q *query.Query, p *pageOf, nonce string) (HeaderField, error) {
-	offset := int64(len(p.objects))
+func (c *call) nextPage(q *query.Query, last query.Object, shown int, nonce string) (HeaderField, error) {
+	offset := int64(shown)
 	if q.Token != nil {
 		offset += q.Token.Offset
 	}
-	token, err := q.EncodeToken(p.objects[len(p.objects)-1], query.Token{Offset: offset, Nonce: nonce, Revision: uint64(c.view.Revision())})
+	token, err := q.EncodeToken(last, query.Token{Offset: offset, Nonce: nonce, Revision: uint64(c.view.Revision())})
 	if err != nil {
 		return HeaderField{}, invalid(problem{location: query.Location, name: "_sort", description: fmt.Sprint(err)})
 	}
@@ -323,7 +378,7 @@ func (c *call) deleteList(q *query.Query, info *fsm.ListInfo) (*outline, error) 
 	}
 	if p.more {
 		nonce := c.newNonce()
-		next, err := c.nextPage(q, p, nonce)
+		next, err := c.nextPage(q, p.objects[len(p.objects)-1], len(p.objects), nonce)
 		if err != nil {
 			return nil, err
 		}

@@ -163,6 +163,7 @@ func (c *call) post(problems []problem) (*outline, error) {
 	}
 	if pl.id == nil {
 		c.name(c.route.kind.NewID())
+		c.fresh = true
 	}
 	data := pl.data
 	if !pl.hasData {
@@ -293,7 +294,7 @@ func (c *call) modifiedWish(pl *payload) (t fsm.Timestamp, ok bool, err error) {
 // write stages the object with new data and returns its answer.
 func (c *call) write(pl *payload, data canon.Value) (*outline, error) {
 	kind := c.route.kind
-	op := fsm.Op{Type: fsm.OpPut, Path: c.links[len(c.links)-1].path, Data: data}
+	op := fsm.Op{Type: fsm.OpPut, Path: c.links[len(c.links)-1].path, Data: data, Fresh: c.fresh}
 	if op.Path.CheckObject() != nil {
 		return nil, errInvalidID()
 	}

@@ -164,7 +164,7 @@ func (c *call) anyShared() (bool, error) {
 		return false, nil
 	}
 	found := false
-	err = c.state.Scan(c.route.list, fsm.ScanOptions{}, func(o *fsm.Object) bool {
+	err = c.state.Scan(c.route.list, fsm.ScanOptions{Borrow: true}, func(o *fsm.Object) bool {
 		found = c.shared.with(o)
 		return !found
 	})
