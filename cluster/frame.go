@@ -26,6 +26,7 @@ const (
 	callJoin      callType = 3 // admission of a new node
 	callStatus    callType = 4 // how far this node is
 	callTerm      callType = 5 // this node's Raft term, now
+	callPropose   callType = 6 // a transaction of the administrator's, for the leader
 )
 
 // callStatusCode is how a call ended. Numbers are for ever.

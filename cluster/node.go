@@ -150,6 +150,7 @@ func (n *Node) Start() error {
 	n.server = &server{ctx: n.ctx, member: n.isPeer, handlers: map[callType]callHandler{
 		callForward: n.serveForward, callReadIndex: n.serveReadIndex,
 		callJoin: n.serveJoin, callStatus: n.serveStatus, callTerm: n.serveTerm,
+		callPropose: n.servePropose,
 	}}
 	n.client = newClient(func(ctx context.Context, name, addr string) (net.Conn, error) {
 		return n.mux.dial(ctx, channelRPC, name, addr)

@@ -51,8 +51,7 @@ func Main(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
-	root.AddCommand(startCommand(), clusterCommand(), versionCommand())
-	root.CompletionOptions.HiddenDefaultCmd = true
+	root.AddCommand(startCommand(), clusterCommand(), versionCommand(), initCommand(), migrateCommand(), flushCacheCommand(), purgeDeletedCommand())
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
@@ -61,6 +60,10 @@ func Main(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		return ExitOK
 	}
 	fmt.Fprintln(stderr, "quinto:", oneLine(err))
+	var e exit
+	if errors.As(err, &e) {
+		return e.code
+	}
 	var f failure
 	if errors.As(err, &f) {
 		return ExitFailure

@@ -60,6 +60,7 @@ type Node struct {
 	plugins    *plugins.Set
 	dispatcher *dispatch.Dispatcher
 	server     *api.Server
+	admin      *adminServer // nil with the memory backend
 
 	failed    chan struct{}
 	failOnce  sync.Once
@@ -132,6 +133,11 @@ func (n *Node) open(ctx context.Context, o NodeOptions) error {
 		return err
 	}
 	n.dispatcher.Start()
+	if !c.Memory {
+		if n.admin, err = serveAdmin(n, c.Cluster.DataDir, n.log.Named("admin")); err != nil { // the file system may have no sockets
+			n.log.Error("no admin channel: commands on this node will not work", "error", err)
+		}
+	}
 	return nil
 }
 
@@ -198,7 +204,7 @@ func (n *Node) clusterConfig(events *cluster.StoreEvents) cluster.Config {
 	c := n.config
 	return cluster.Config{
 		Name: n.name, DataDir: c.Cluster.DataDir, Memory: c.Memory,
-		ClusterAddr: c.Cluster.Address, GossipAddr: c.Cluster.Gossip, HTTPAddr: reachable(n.listener.Addr()),
+		ClusterAddr: c.Cluster.Address, GossipAddr: c.Cluster.Gossip, HTTPAddr: n.httpAddr(),
 		Join: c.Cluster.Join, Expect: c.Cluster.Expect,
 		HeartbeatTimeout: c.Raft.HeartbeatTimeout, ElectionTimeout: c.Raft.ElectionTimeout,
 		LeaderLease: c.Raft.LeaseTimeout, CommitTimeout: c.Raft.CommitTimeout,
@@ -206,6 +212,14 @@ func (n *Node) clusterConfig(events *cluster.StoreEvents) cluster.Config {
 		SnapshotEntries: uint64(c.Raft.SnapshotEntries), TrailingEntries: uint64(c.Raft.TrailingEntries),
 		PendingWrites: c.Limits.PendingWrites, Events: events, Logger: n.log,
 	}
+}
+
+// httpAddr is what other nodes show as this one's API; empty without a port.
+func (n *Node) httpAddr() string {
+	if n.listener == nil {
+		return ""
+	}
+	return reachable(n.listener.Addr())
 }
 
 func (n *Node) service() (*resource.Service, error) {
@@ -315,6 +329,7 @@ func (n *Node) close() error {
 	close(n.stopped)
 	ctx, cancel := context.WithTimeout(context.Background(), n.config.Timeouts.Shutdown)
 	defer cancel()
+	closing := n.admin.close(ctx)
 	n.dispatcher.Close() // while this node may still lead, so that its cursors are kept
 	if n.cluster.IsLeader() {
 		if err := n.cluster.TransferLeadership("shutdown"); err != nil {
@@ -326,7 +341,7 @@ func (n *Node) close() error {
 		n.log.Warn("requests were cut off", "error", err)
 	}
 	n.wg.Wait()
-	return n.release()
+	return errors.Join(closing, n.release())
 }
 
 // release closes what is open, in the order of its use.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"net"
 	"os"
 	"path/filepath"
@@ -22,12 +23,15 @@ import (
 // iniName is the file in the data folder that a first start writes.
 const iniName = "quinto.ini"
 
+// kintoINI is where Kinto's commands look for their settings.
+const kintoINI = "config/kinto.ini"
+
 // startFlags are the flags of `quinto start`.
 type startFlags struct {
 	ini, data, http, cluster, gossip, name string
 	join                                   []string
 	port, expect                           int
-	verbose                                bool
+	quiet, verbose, reload                 bool
 }
 
 func startCommand() *cobra.Command {
@@ -36,7 +40,8 @@ func startCommand() *cobra.Command {
 		Use:   "start",
 		Short: "Run a node",
 		Long: "Run a node. Without --join and --expect it is a single node that starts a cluster of one.\n" +
-			"Without --ini, settings are read from " + iniName + " in the data folder, which the first start writes.\n" +
+			"Without --ini, settings are read from $KINTO_INI, else from " + iniName + " in the data folder, else, unless\n" +
+			"--data is given, from " + kintoINI + "; if there is none, the first start writes " + iniName + ".\n" +
 			"A flag wins over the environment, and that over the file.",
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -53,7 +58,8 @@ func startCommand() *cobra.Command {
 	flags.StringVar(&f.name, "name", "", "be called `NAME`, for ever, within the cluster")
 	flags.StringSliceVar(&f.join, "join", nil, "find the cluster through these gossip addresses, `HOST:PORT[,…]`")
 	flags.IntVar(&f.expect, "expect", 0, "begin a cluster once `N` empty nodes have met")
-	flags.BoolVarP(&f.verbose, "verbose", "v", false, "log what happens, to stderr")
+	flags.BoolVar(&f.reload, "reload", false, "accepted as Kinto's; a node reads its settings at its start only")
+	addVerbosity(c, &f.quiet, &f.verbose)
 	c.MarkFlagsMutuallyExclusive("port", "http")
 	return c
 }
@@ -98,14 +104,13 @@ func (f *startFlags) run(ctx context.Context, given func(string) bool, environ [
 	if first {
 		fmt.Fprintf(stderr, "quinto: wrote %s with a random secret\n", c.Path)
 	}
-	for _, line := range c.Warnings() {
-		fmt.Fprintln(stderr, "quinto: warning:", line)
+	if !f.quiet {
+		for _, line := range f.warnings(c) {
+			fmt.Fprintln(stderr, "quinto: warning:", line)
+		}
 	}
-	level := hclog.Warn
-	if f.verbose {
-		level = hclog.Debug
-	}
-	node, err := OpenNode(ctx, NodeOptions{Config: c, Logger: hclog.New(&hclog.LoggerOptions{Name: "quinto", Level: level, Output: stderr})})
+	log := hclog.New(&hclog.LoggerOptions{Name: "quinto", Level: logLevel(f.quiet, f.verbose), Output: stderr})
+	node, err := OpenNode(ctx, NodeOptions{Config: c, Logger: log})
 	if err != nil {
 		return err
 	}
@@ -115,6 +120,14 @@ func (f *startFlags) run(ctx context.Context, given func(string) bool, environ [
 			fmt.Fprintf(stdout, "Try it:\n  curl -u alice:secret -X PUT %sbuckets/first\n", node.URL())
 		}
 	})
+}
+
+func (f *startFlags) warnings(c *config.Config) []string {
+	lines := c.Warnings()
+	if f.reload {
+		lines = append(lines, "--reload has no effect: start the node again after a change")
+	}
+	return lines
 }
 
 // serve runs node until ctx ends or it fails, then closes it. It calls ready once
@@ -140,35 +153,64 @@ func serve(ctx context.Context, node *Node, ready func()) error {
 	return nil
 }
 
-// loadConfig loads the named file, else the one in the data folder, which it
-// writes on a first start.
-func loadConfig(o config.Options) (c *config.Config, first bool, err error) {
+// settingsFile finds the INI file as every command does: the named one, else
+// $KINTO_INI as for Kinto, else the one of the data folder, else config/kinto.ini,
+// which is Kinto's place; the last only if nobody named a data folder. Empty: there
+// is none. It sets the data folder among o's flags if the file lies in it.
+func settingsFile(o *config.Options, dataGiven bool) (string, error) {
 	if o.Path != "" {
-		c, err = config.Load(o)
-		return c, false, err
+		return o.Path, nil
 	}
-	if c, err = config.Load(o); err != nil { // for the data folder
+	for _, pair := range o.Environ {
+		if path, ok := strings.CutPrefix(pair, "KINTO_INI="); ok && path != "" {
+			return path, nil
+		}
+		dataGiven = dataGiven || strings.HasPrefix(pair, "QUINTO_DATA_DIR=") || strings.HasPrefix(pair, "KINTO_QUINTO_DATA_DIR=")
+	}
+	c, err := config.Load(*o) // for the data folder
+	if err != nil {
+		return "", err
+	}
+	path := filepath.Join(c.Cluster.DataDir, iniName)
+	_, err = os.Stat(path)
+	switch {
+	case err == nil:
+		// The file says where its folder is, but only this one was looked at.
+		flags := map[string]string{"quinto.data_dir": c.Cluster.DataDir}
+		maps.Copy(flags, o.Flags)
+		o.Flags = flags
+		return path, nil
+	case !errors.Is(err, fs.ErrNotExist):
+		return "", fmt.Errorf("data folder: %w", err)
+	}
+	if _, err := os.Stat(kintoINI); err == nil && !dataGiven {
+		return kintoINI, nil
+	}
+	return "", nil
+}
+
+// loadConfig loads the file that settingsFile finds, else writes one in the data
+// folder: a first start.
+func loadConfig(o config.Options) (c *config.Config, first bool, err error) {
+	_, dataGiven := o.Flags["quinto.data_dir"]
+	if o.Path, err = settingsFile(&o, dataGiven); err != nil {
 		return nil, false, err
 	}
-	o.Path = filepath.Join(c.Cluster.DataDir, iniName)
-	if _, err := os.Stat(o.Path); errors.Is(err, fs.ErrNotExist) {
-		if !c.Cluster.Alone() && c.Auth.UserIDSecret == "" {
-			return nil, false, errors.New("--join and --expect need --ini: all nodes must have the same secrets in their settings, " +
-				"or a user is somebody else on each (`quinto start --data DIR` alone writes a file to copy)")
-		}
-		if err := config.WriteDefault(o.Path); err != nil {
-			return nil, false, fmt.Errorf("data folder %q: %w", c.Cluster.DataDir, err)
-		}
-		first = true
+	if c, err = config.Load(o); err != nil || o.Path != "" {
+		return c, false, err
 	}
-	// The file says where its folder is, but only this one was looked at.
-	flags := map[string]string{"quinto.data_dir": c.Cluster.DataDir}
-	for name, text := range o.Flags {
-		flags[name] = text
+	if !c.Cluster.Alone() && c.Auth.UserIDSecret == "" {
+		return nil, false, errors.New("--join and --expect need --ini: all nodes must have the same secrets in their settings, " +
+			"or a user is somebody else on each (`quinto start --data DIR` alone writes a file to copy)")
 	}
-	o.Flags = flags
+	if err := config.WriteDefault(filepath.Join(c.Cluster.DataDir, iniName)); err != nil {
+		return nil, false, fmt.Errorf("data folder %q: %w", c.Cluster.DataDir, err)
+	}
+	if o.Path, err = settingsFile(&o, true); err != nil {
+		return nil, false, err
+	}
 	c, err = config.Load(o)
-	return c, first, err
+	return c, true, err
 }
 
 // oneLine is the text of err without line ends: errors.Join makes several.

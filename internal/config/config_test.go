@@ -187,7 +187,7 @@ func TestBadSettings(t *testing.T) {
 		"bool":        {"kinto.readonly = ture", `kinto.readonly: "ture" is neither true nor false`},
 		"conflict":    {"kinto.readonly = true\nreadonly = false", `readonly: is in conflict with kinto.readonly`},
 		"twice":       {"readonly = true\nreadonly = true", `readonly: is given twice`},
-		"postgresql":  {"storage_backend = kinto.core.storage.postgresql", "remove the line for quinto's own replicated and durable store"},
+		"postgresql":  {"storage_backend = kinto.core.storage.postgresql", "remove the line: quinto has its own replicated and durable store and needs no database; bring the data over with: quinto import --from postgresql"},
 		"redis":       {"cache_backend = kinto.core.cache.redis", "cache_backend"},
 		"scheme":      {"http_scheme = ftp", "(allowed: http, https, or empty)"},
 		"class":       {"multiauth.policies = x\nmultiauth.policy.x.use = a.B", `multiauth.policy.x.use: authentication policy "a.B" is not supported (allowed: kinto.core.auth`},

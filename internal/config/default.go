@@ -19,6 +19,11 @@ const secretBytes = 32
 // which is made if absent. It never replaces a file: the error then wraps
 // fs.ErrExist. A crash leaves the whole file or none.
 func WriteDefault(path string) error {
+	return writeNew(path, strings.NewReplacer("{userid_secret}", newSecret()).Replace(defaultINI))
+}
+
+// writeNew writes text to a file that must not exist, whole or not at all.
+func writeNew(path, text string) error {
 	if _, err := os.Lstat(path); err == nil {
 		return fmt.Errorf("write %s: %w", path, fs.ErrExist)
 	}
@@ -31,7 +36,7 @@ func WriteDefault(path string) error {
 		return err
 	}
 	defer os.Remove(temp.Name())
-	_, err = temp.WriteString(strings.NewReplacer("{userid_secret}", newSecret()).Replace(defaultINI))
+	_, err = temp.WriteString(text)
 	if err = errors.Join(err, temp.Sync(), temp.Close()); err != nil {
 		return err
 	}

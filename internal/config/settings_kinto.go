@@ -8,13 +8,6 @@ import (
 
 const maxSeconds = 10 * 365 * 24 * 3600 // ten years: no sensible setting is longer
 
-// Names that Kinto's files use for backends. Only those of memory mean anything here.
-const (
-	memoryStorage    = "kinto.core.storage.memory"
-	memoryPermission = "kinto.core.permission.memory"
-	memoryCache      = "kinto.core.cache.memory"
-)
-
 func serverSettings() []Setting {
 	return []Setting{
 		{Name: "server.host", Default: "127.0.0.1", Doc: "Address or name to listen on.",
@@ -71,9 +64,9 @@ func backendSettings() []Setting {
 		{Name: "multiauth.policies", Doc: "Names of the authentication policies, in the order in which they are tried; none: everybody is anonymous.",
 			field: func(*Config) any { return new([]string) }},
 		{Name: "event_listeners", Doc: "Names of the notifiers.", field: func(*Config) any { return new([]string) }},
-		{Name: "storage_backend", check: backend(memoryStorage), Doc: "Empty: durable and replicated; `" + memoryStorage + "`: nothing outlives the process, and a single node only.", field: ignored},
-		{Name: "permission_backend", check: backend(memoryPermission), Doc: "Empty or `" + memoryPermission + "`; permissions live with the objects either way.", field: ignored},
-		{Name: "cache_backend", check: backend(memoryCache), Doc: "Empty or `" + memoryCache + "`; there is no separate cache either way.", field: ignored},
+		{Name: "storage_backend", check: storageBackend, Doc: "Empty: durable and replicated; `" + memoryStorage + "`: nothing outlives the process, and a single node only.", field: ignored},
+		{Name: "permission_backend", check: permissionBackend, Doc: "Empty or `" + memoryPermission + "`; permissions live with the objects either way.", field: ignored},
+		{Name: "cache_backend", check: cacheBackend, Doc: "Empty or `" + memoryCache + "`; what Kinto would cache is in the replicated store either way.", field: ignored},
 	}
 }
 
@@ -152,13 +145,6 @@ func oneOf(values ...string) func(string) (string, bool) {
 			}
 		}
 		return strings.Join(values[1:], ", ") + ", or empty", false
-	}
-}
-
-func backend(memory string) func(string) (string, bool) {
-	return func(text string) (string, bool) {
-		return "remove the line for quinto's own replicated and durable store, which needs no database, or name " + memory,
-			text == "" || text == memory
 	}
 }
 
