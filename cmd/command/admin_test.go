@@ -54,8 +54,8 @@ func TestPurgeDeletedOfOneNode(t *testing.T) {
 	}
 	p.end(t)
 	purge("3 tombstone(s) deleted.\n", "record", "1")
-	code, stdout, stderr := run(t, "purge-deleted", "-q", "--data", dir, "recrod", "1")
-	if code != ExitOK || stdout != "" || !strings.Contains(stderr, "no such resource: recrod") {
+	code, stdout, stderr := run(t, "purge-deleted", "-q", "--data", dir, "cheese", "1")
+	if code != ExitOK || stdout != "" || !strings.Contains(stderr, "no such resource: cheese") {
 		t.Errorf("exit %d, %q %q", code, stdout, stderr)
 	}
 	if code, stdout, stderr := run(t, "flush-cache", "--data", dir); code != ExitOK || stdout != "Cache has been cleared.\n" {
