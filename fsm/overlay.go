@@ -257,6 +257,10 @@ func (o *Overlay) List(p Path) (ListInfo, error) {
 	return o.list(p)
 }
 
+// Staged is the predicted time of the object that was staged at p, 0 when none
+// was. Unlike Get it pins nothing: it is for what may be a little off.
+func (o *Overlay) Staged(p Path) Timestamp { return o.objects[p].LastModified }
+
 // Lists implements Reader.
 func (o *Overlay) Lists(f func(list Path, l ListInfo) bool) error {
 	more := true

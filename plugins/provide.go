@@ -44,6 +44,14 @@ type KindProvider interface {
 	Kinds() []Kind
 }
 
+// Prefixes of the names of replicated settings that are what Kinto has in its
+// cache: a flush of the server takes them along, and so may anybody at any time.
+// A plugin that keeps such rows puts its own name behind CachePrefix.
+const (
+	CachePrefix = "cache/"
+	NoncePrefix = "nonce/" // page tokens of deletions
+)
+
 // Capability is something a client can ask for, as the hello view lists it.
 type Capability struct {
 	Name string // the key, for example "basicauth"

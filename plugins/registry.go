@@ -145,6 +145,7 @@ type Set struct {
 	Routes         []RouteProvider
 	Capabilities   []CapabilityProvider
 	Users          []UserInfo
+	Aliases        []Alias
 	all            []any
 }
 
@@ -175,6 +176,7 @@ func (s *Set) Add(p any) bool {
 	found = appendIf(&s.Routes, p) || found
 	found = appendIf(&s.Capabilities, p) || found
 	found = appendIf(&s.Users, p) || found
+	found = appendIf(&s.Aliases, p) || found
 	if found {
 		s.all = append(s.all, p)
 	}

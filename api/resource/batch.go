@@ -1,6 +1,7 @@
 package resource
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net/http"
@@ -310,6 +311,9 @@ func (p *planner) part(r *Request, decodes bool) (*outline, error) {
 	out, err := p.answer(r)
 	if err == nil {
 		return out, nil
+	}
+	if errors.Is(err, errWrites) {
+		return nil, err
 	}
 	f := p.s.failure(err)
 	if f.Status >= 500 || len(p.ops) != before {

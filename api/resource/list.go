@@ -14,6 +14,7 @@ import (
 
 	"quinto/api/query"
 	"quinto/fsm"
+	"quinto/plugins"
 )
 
 // queryFailure turns what api/query refuses into Kinto's answer.
@@ -309,7 +310,7 @@ func appendProjected(b []byte, fields *query.Fields, o *query.Object) []byte {
 // replicated setting with a deadline, so that every node knows it; there is a
 // fixed number of places, and a new nonce takes the place of an old one.
 const (
-	noncePrefix = "nonce/"
+	noncePrefix = plugins.NoncePrefix
 	noncePlaces = 4096
 )
 

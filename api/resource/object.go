@@ -326,7 +326,7 @@ func (c *call) write(pl *payload, data canon.Value) (*outline, error) {
 		return nil, err
 	}
 	if status == 201 {
-		if err := c.initLists(op.Path, max(c.now, op.LastModified)); err != nil {
+		if err := c.initLists(op.Path, max(c.now, c.over.Staged(op.Path))); err != nil {
 			return nil, err
 		}
 	}

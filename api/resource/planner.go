@@ -109,6 +109,8 @@ func (p *planner) stage(op fsm.Op) (int, error) {
 			}
 		}
 		p.staged[op.Path] = i
+	case fsm.OpFlush:
+		clear(p.staged)
 	case fsm.OpPut, fsm.OpDelete:
 		p.staged[op.Path] = i
 	}
@@ -159,6 +161,9 @@ func (p *planner) answer(r *Request) (*outline, error) {
 	if r.Path == "/" {
 		return p.hello(r)
 	}
+	if a := p.s.alias(r.Path); a != nil {
+		return p.aliased(r, a)
+	}
 	if at := p.s.endpoints.at(r.Path); at != nil {
 		return p.endpoint(r, at)
 	}
@@ -178,12 +183,17 @@ func (p *planner) answer(r *Request) (*outline, error) {
 	if err != nil {
 		return nil, err
 	}
+	return out, c.stageAlso()
+}
+
+// stageAlso adds what hooks want to write beside the request's own.
+func (c *call) stageAlso() error {
 	for _, op := range c.also {
 		if _, err := c.stage(op); err != nil {
-			return nil, err
+			return err
 		}
 	}
-	return out, nil
+	return nil
 }
 
 func (c *call) decide(problems []problem) (*outline, error) {

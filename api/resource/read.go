@@ -64,6 +64,9 @@ func (s *Service) read(ctx context.Context, r *Request, spec *batchSpec) *Respon
 	}
 	defer v.Close()
 	out, err := s.newReader(ctx, v, s.node.Now()).run(r, spec)
+	if errors.Is(err, errWrites) {
+		return s.write(ctx, r)
+	}
 	resp := s.finish(out, err, result(nil), v.Revision())
 	if fresh.Level == fsm.Stale {
 		resp.Header = append(resp.Header, HeaderField{stalenessHeader, strconv.FormatInt(s.node.Staleness().Milliseconds(), 10)})
@@ -87,13 +90,20 @@ func (s *Service) view(ctx context.Context, r *Request, f fsm.Freshness) (*fsm.V
 	if err != nil {
 		return nil, err
 	}
-	rt, ok := s.table.route(r.Path)
 	seen, shown := shownTime(r, s.node.Now())
-	if !ok || !shown {
+	if !shown {
+		return v, nil
+	}
+	list, ok, err := s.listOf(ctx, v, r)
+	if err != nil {
+		v.Close()
+		return nil, err
+	}
+	if !ok {
 		return v, nil
 	}
 	for {
-		l, err := v.List(rt.list)
+		l, err := v.List(list)
 		if err != nil {
 			v.Close()
 			return nil, err

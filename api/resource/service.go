@@ -61,6 +61,7 @@ type Options struct {
 	Providers      []plugins.CapabilityProvider
 	Users          []plugins.UserInfo // tell of the user in the hello view
 	Endpoints      []plugins.Route    // answered beside the table of kinds, also in batches
+	Aliases        []plugins.Alias    // asked in order about each path
 	Version        string             // of the program, for the hello view
 	ConfigInfo     []byte             // JSON for the hello view's config; nil: null
 	Logger         hclog.Logger       // of errors that clients only see as 500; nil: none
@@ -82,6 +83,7 @@ type Service struct {
 	moreCapabilities []plugins.CapabilityProvider
 	users            []plugins.UserInfo
 	endpoints        endpoints
+	aliases          []plugins.Alias
 	challenges       []HeaderField
 	version          string
 	configInfo       []byte
@@ -101,7 +103,7 @@ func New(o Options) (*Service, error) {
 		return nil, err
 	}
 	s := &Service{node: o.Node, cfg: o.Config, policies: o.Authenticators, hooks: o.Hooks, table: t, capabilities: o.Capabilities,
-		moreCapabilities: o.Providers, users: o.Users, version: o.Version, configInfo: o.ConfigInfo, other: o.Other, log: o.Logger}
+		moreCapabilities: o.Providers, users: o.Users, aliases: o.Aliases, version: o.Version, configInfo: o.ConfigInfo, other: o.Other, log: o.Logger}
 	if s.endpoints, err = newEndpoints(o.Endpoints); err != nil {
 		return nil, err
 	}
@@ -178,6 +180,9 @@ func (s *Service) static(r *Request) *Failure {
 		return &Failure{Status: 405, Errno: ErrnoMethodNotAllowed, Message: notAllowed}
 	}
 	if r.Path == "/" || r.Path == batchPath {
+		return s.options(r)
+	}
+	if s.alias(r.Path) != nil {
 		return s.options(r)
 	}
 	if at := s.endpoints.at(r.Path); at != nil {

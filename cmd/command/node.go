@@ -234,6 +234,7 @@ func (n *Node) service() (*resource.Service, error) {
 		Providers:      n.plugins.Capabilities,
 		Users:          n.plugins.Users,
 		Endpoints:      n.routes(),
+		Aliases:        n.plugins.Aliases,
 		Version:        api.BuildVersion(Release).Version,
 		ConfigInfo:     configInfo(n.config.Path),
 		Logger:         n.log.Named("resource"),

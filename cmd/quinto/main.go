@@ -6,6 +6,10 @@ import (
 	"os"
 
 	"quinto/cmd/command"
+
+	_ "quinto/plugins/counters"
+	_ "quinto/plugins/defaultbucket"
+	_ "quinto/plugins/flush"
 )
 
 func main() {

@@ -63,7 +63,7 @@ func knowledge(effective []string) func(name string) (known, effect bool) {
 	for _, row := range Settings() {
 		rows[row.Name] = !strings.HasPrefix(row.Name, serverPrefix)
 	}
-	groups := kintoWithoutEffect()
+	groups := append(kintoOfPlugins(), kintoWithoutEffect()...)
 	return func(name string) (known, effect bool) {
 		if rows[name] || strings.HasPrefix(name, policyPrefix) || strings.HasPrefix(name, listenerPrefix) {
 			return true, true
@@ -130,9 +130,13 @@ line of warning that lists them.
 	section("[server:main]", serverSettings())
 	section("[app:main]: Kinto's settings", append(kintoSettings(), principalSettings()...))
 	b.WriteString("Families: `multiauth.policy.<name>.use` and its parameters, for each name in `multiauth.policies`;\n" +
-		"`event_listeners.<name>.use`, `.actions` (create update delete), `.resources` (all), `.url`, `.secret` and further parameters,\nfor each name in `event_listeners`.\n\n")
+		"`event_listeners.<name>.use`, `.actions` (create update delete; flush), `.resources` (all), `.url`, `.secret` and further parameters,\nfor each name in `event_listeners`.\n\n")
 	section("[app:main]: quinto's own settings", quintoSettings())
-	b.WriteString("## Known to Kinto, accepted, without effect yet\n\nA start with one of these says so in its line of warning.\n\n| names | for |\n| --- | --- |\n")
+	b.WriteString("## Settings of built-in plugins\n\nThey have an effect when `includes` names the plugin, or a policy uses it; see [plugins.md](plugins.md).\n\n| names | for |\n| --- | --- |\n")
+	for _, group := range kintoOfPlugins() {
+		fmt.Fprintf(&b, "| `%s` | %s |\n", strings.Join(strings.Fields(group.names), "` `"), group.what)
+	}
+	b.WriteString("\n## Known to Kinto, accepted, without effect yet\n\nA start with one of these says so in its line of warning.\n\n| names | for |\n| --- | --- |\n")
 	for _, group := range kintoWithoutEffect() {
 		fmt.Fprintf(&b, "| `%s` | %s |\n", strings.Join(strings.Fields(group.names), "` `"), group.what)
 	}

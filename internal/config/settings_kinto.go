@@ -104,6 +104,14 @@ func principalSettings() []Setting {
 // nameGroup lists names of Kinto that are accepted and have no effect yet.
 type nameGroup struct{ names, what string }
 
+// kintoOfPlugins holds the names of Kinto that its built-in plugins read: they have
+// an effect when the plugin is in includes, see plugins.Module.
+func kintoOfPlugins() []nameGroup {
+	return []nameGroup{
+		{"default_bucket_hmac_secret", "`kinto.plugins.default_bucket`: secret of the ids of personal buckets"},
+	}
+}
+
 // kintoWithoutEffect must hold every name that Kinto documents and that no row has,
 // so that a file that works for Kinto is not called wrong. `*` stands for any text.
 // Specific names come before the patterns that would match them too.
@@ -111,7 +119,6 @@ func kintoWithoutEffect() []nameGroup {
 	return []nameGroup{
 		{"storage_url permission_url cache_url *_pool_size *_max_overflow *_pool_recycle *_pool_timeout *_max_backlog *_poolclass " +
 			"*_max_size_bytes cache_prefix cache_hosts sqlalchemy.*", "Kinto's databases"},
-		{"default_bucket_hmac_secret", "the default bucket"},
 		{"account_*_principals account_cache_ttl_seconds account_validation* account_password_*", "accounts"},
 		{"permissions_read_principals experimental_permissions_endpoint", "`/permissions`"},
 		{"*_principals", "grants on other resources"},

@@ -52,7 +52,7 @@ func iniText(port int, settings, backend, dsn string) string {
 	var extra strings.Builder
 	for _, pair := range strings.Fields(settings) {
 		key, value, _ := strings.Cut(pair, "=")
-		fmt.Fprintf(&extra, "kinto.%s = %s\n", key, value)
+		fmt.Fprintf(&extra, "kinto.%s = %s\n", key, strings.ReplaceAll(value, "|", " "))
 	}
 	if backend == "postgresql" {
 		for _, part := range []string{"storage", "permission", "cache"} {
