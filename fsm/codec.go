@@ -45,6 +45,7 @@ const (
 	opFieldLevel     protowire.Number = 13
 	opFieldLane      protowire.Number = 14
 	opFieldTarget    protowire.Number = 15
+	opFieldFresh     protowire.Number = 16
 
 	laneFieldKey      protowire.Number = 1
 	laneFieldRevision protowire.Number = 2
@@ -165,7 +166,7 @@ func encodeOp(o *Op) []byte {
 	if o.Target != "" {
 		b = appendString(b, opFieldTarget, string(o.Target))
 	}
-	return b
+	return appendFlag(b, opFieldFresh, o.Fresh)
 }
 
 func encodeLane(l Lane) []byte {
@@ -324,6 +325,8 @@ func decodeOpRest(o *Op, num protowire.Number, v []byte, n uint64) error {
 		return err
 	case opFieldTarget:
 		o.Target = Path(v)
+	case opFieldFresh:
+		o.Fresh = n != 0
 	default:
 		return unknownField("op", num)
 	}

@@ -34,8 +34,10 @@ var historyTxn = Txn{Now: 1795308102077, Ops: []Op{
 // before there was a flush.
 var flushTxn = Txn{UserID: "account:a", Now: 1795308102078, Ops: []Op{{Type: OpFlush, Members: []string{"cache/", "nonce/"}}}}
 
+var freshTxn = Txn{Now: 1795308102079, Ops: []Op{{Type: OpPut, Path: "/buckets/b", Data: []byte(`{}`), Fresh: true}}}
+
 func TestTxnRoundTrip(t *testing.T) {
-	for _, want := range []Txn{sampleTxn, flushTxn, historyTxn} {
+	for _, want := range []Txn{sampleTxn, flushTxn, historyTxn, freshTxn} {
 		got, err := DecodeTxn(EncodeTxn(&want))
 		if err != nil || !reflect.DeepEqual(got, want) {
 			t.Fatalf("%v\n got %+v\nwant %+v", err, got, want)
@@ -90,6 +92,7 @@ func TestReleasedEncodings(t *testing.T) {
 	goldenFile(t, "notifier.hex", encodeNotifier(&Notifier{Hash: []byte("h"), Start: 1, Cursor: 2, Lanes: []Lane{{"l", 1}}}))
 	goldenFile(t, "meta.hex", encodeMeta(&meta{ClusterID: "c", Revision: 1, FeatureLevel: 1, EventFloor: 2, EventCount: 3, Clock: 4, RequestFirst: 5, RequestNext: 6, RequestBytes: 7}))
 	goldenFile(t, "entry_history.hex", EncodeGroup(testCluster, [][]byte{EncodeTxn(&historyTxn)}))
+	goldenFile(t, "entry_fresh.hex", EncodeGroup(testCluster, [][]byte{EncodeTxn(&freshTxn)}))
 	goldenFile(t, "object_of.hex", encodeObject(&Object{Revision: 9, Data: []byte(`{}`), Of: &Ref{"/buckets/b", 9, 0, false}}))
 	goldenFile(t, "hold.hex", encodeHold(hold{2, true}))
 	goldenFile(t, "members.hex", encodeMembers([]string{"a", "b"}))

@@ -187,8 +187,10 @@ func randomOp(r *rand.Rand, now Timestamp) Op {
 		return Op{Type: OpFlush, Members: []string{"s1"}}
 	}
 	switch k := r.Intn(48); {
-	case k < 20:
+	case k < 17:
 		op.Type = OpPut
+	case k < 20:
+		op.Type, op.Fresh, op.Path = OpPut, true, rec.List().Child(fmt.Sprintf("f%016x", r.Uint64()))
 	case k < 23:
 		op.Type, op.Path, op.Members = OpPut, b.Child("groups").Child(fmt.Sprint("g", r.Intn(3))), []string{"a", fmt.Sprint("m", r.Intn(4))}
 	case k < 25:

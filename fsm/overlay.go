@@ -144,16 +144,12 @@ func (o *Overlay) stageDrop(op Op) error {
 	return nil
 }
 
-// replaced is what op finds. A new id need not be looked for: Apply does, and
-// says so by a conflict should it be there after all.
+// replaced is what op finds.
 func (o *Overlay) replaced(op *Op) (Object, error) {
-	base, ok := o.base.(*View)
-	_, staged := o.objects[op.Path]
-	if !op.Fresh || !ok || staged || o.dropped(op.Path) {
-		return o.get(op.Path)
+	if op.Fresh {
+		return Object{}, nil
 	}
-	base.expectAbsent(op.Path)
-	return Object{}, nil
+	return o.get(op.Path)
 }
 
 func count(b bool) int64 {

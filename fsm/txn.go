@@ -63,7 +63,7 @@ type Op struct {
 	Members      []string  // OpPut: sorted, unique; OpFlush: see there; OpDropEntries: ids
 	LastModified Timestamp // with HasTime: the time a client asked for
 	HasTime      bool
-	Fresh        bool     // OpPut, while planning only: the id was made just now, and at random
+	Fresh        bool     // OpPut: the id is a random UUID drawn for this object, so nobody looks for what it replaces
 	Exact        bool     // OpPut: keep LastModified as it is, even when it equals the list's (import)
 	IfAbsent     bool     // OpSetListTimestamp: only when the list has none
 	Inherited    []string // principals that may read the object through its parents, for the event

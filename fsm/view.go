@@ -193,14 +193,6 @@ func (v *View) Get(p Path) (Object, error) {
 	return o, err
 }
 
-// expectAbsent makes v's reads demand that nothing was ever at p, without looking.
-func (v *View) expectAbsent(p Path) {
-	v.note(CompareObject, string(p), 0)
-	if v.record {
-		v.seen[p] = indexEntry{}
-	}
-}
-
 func (v *View) index(p Path) (indexEntry, bool, error) {
 	if e, ok := v.seen[p]; ok {
 		return e, e.Revision != 0, nil

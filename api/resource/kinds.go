@@ -98,6 +98,9 @@ func NewName() string {
 // NewUUID makes a random UUID, the id of a record (Kinto's RelaxedUUID).
 func NewUUID() string { return uuid.NewString() }
 
+// randomUUID reports whether a made id is a version 4 UUID: 122 random bits.
+func randomUUID(id string) bool { return len(id) == 36 && id[8] == '-' && id[14] == '4' }
+
 // MaxIDBytes bounds an id, so that the deepest path fits fsm.MaxPathBytes.
 const MaxIDBytes = 512
 

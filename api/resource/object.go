@@ -162,8 +162,9 @@ func (c *call) post(problems []problem) (*outline, error) {
 		return out, nil
 	}
 	if pl.id == nil {
-		c.name(c.route.kind.NewID())
-		c.fresh = true
+		id := c.route.kind.NewID()
+		c.name(id)
+		c.fresh = randomUUID(id)
 	}
 	data := pl.data
 	if !pl.hasData {

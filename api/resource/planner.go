@@ -130,7 +130,7 @@ type call struct {
 	current fsm.Object // the addressed object; for POST the one that data.id names
 	shared  *sharing   // not nil: only what is shared with the user
 	body    parsed
-	fresh   bool     // the id of the addressed object was made for it
+	fresh   bool     // the id of the addressed object is a random UUID, drawn for it
 	also    []fsm.Op // of hooks, behind the request's own
 
 	ifMatch, ifNoneMatch condition
