@@ -49,11 +49,15 @@ func (p *planner) aliased(r *Request, a plugins.Alias) (*outline, error) {
 	if p.s.cfg.ReadOnly {
 		return nil, &Failure{Status: 405, Errno: ErrnoMethodNotAllowed, Message: notAllowed}
 	}
+	meant := p.meant(r, target)
+	if f := p.s.static(meant); f != nil { // a path or method that there is not makes nothing
+		return nil, f
+	}
 	if err := p.ensure(r, who, target.Ensure); err != nil {
 		return nil, err
 	}
 	made := len(p.ops)
-	out, err := p.answer(p.meant(r, target))
+	out, err := p.answer(meant)
 	if err == nil || errors.Is(err, errWrites) || len(p.ops) != made {
 		return out, err
 	}
@@ -61,8 +65,7 @@ func (p *planner) aliased(r *Request, a plugins.Alias) (*outline, error) {
 	if f.Status >= 500 {
 		return nil, err
 	}
-	// Kinto makes an answer of a refusal here, unless it has no view to ask.
-	f.validation = f.validation || f.Status != http.StatusMethodNotAllowed && (f.Errno != ErrnoMissingResource || f.Details != nil)
+	f.validation = true // Kinto makes an answer of what a view has raised
 	return f.outline(), nil
 }
 
