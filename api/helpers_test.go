@@ -50,6 +50,18 @@ func (f *fakeService) Do(ctx context.Context, r *resource.Request) *resource.Res
 
 func (f *fakeService) Serves(path string) bool { return path == "/static/" }
 
+func (f *fakeService) Endpoint(path string) resource.Endpoint {
+	if path == "/" {
+		return resource.Endpoint{Name: "hello"}
+	}
+	if id, ok := strings.CutPrefix(path, "/buckets/"); ok {
+		return resource.Endpoint{Name: "bucket-object", IDs: map[string]string{"bucket_id": id}}
+	}
+	return resource.Endpoint{}
+}
+
+func (f *fakeService) Parts(*resource.Request, *resource.Response) []resource.Part { return nil }
+
 func (f *fakeService) requests() []*resource.Request {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -94,6 +94,9 @@ func (s *Server) request(ctx *fasthttp.RequestCtx) (*resource.Request, *edgeErro
 	if rest, ok := strings.CutPrefix(path, prefix); ok && strings.HasPrefix(rest, "/") {
 		r.Path = rest
 	}
+	if x := s.exchange(ctx); x != nil {
+		x.request = r
+	}
 	return r, nil
 }
 

@@ -24,6 +24,9 @@ const (
 // get; r may hold the body, or its length as a Content-Length header.
 func (s *Server) render(ctx *fasthttp.RequestCtx, r *resource.Response) {
 	ctx.Response.SetStatusCode(r.Status)
+	if x := s.exchange(ctx); x != nil {
+		x.answer = r
+	}
 	h := &ctx.Response.Header
 	h.DisableNormalizing() // names go out as they are written: ETag, not Etag
 	for _, f := range r.Header {

@@ -28,6 +28,7 @@ import (
 	"quinto/api/resource"
 	"quinto/fsm"
 	"quinto/internal/config"
+	"quinto/plugins"
 )
 
 // Service answers everything that has Kinto's meaning.
@@ -37,6 +38,10 @@ type Service interface {
 	Do(ctx context.Context, r *resource.Request) *resource.Response
 	// Serves reports whether a path under /v1 is of a plugin's endpoint.
 	Serves(path string) bool
+	// Endpoint describes a path under /v1, for measurements.
+	Endpoint(path string) resource.Endpoint
+	// Parts tells what the requests of a batch came to; nil: r is no batch.
+	Parts(r *resource.Request, answer *resource.Response) []resource.Part
 }
 
 // Node is what the utility endpoints ask of the cluster.
@@ -72,6 +77,10 @@ type Options struct {
 	Name string
 	// Version is what __version__ answers when there is no version.json.
 	Version Version
+	// Meter gets measurements of requests; nil: none.
+	Meter *plugins.Meter
+	// RequestLog gets a line for each request; nil: none.
+	RequestLog *RequestLog
 	// Logger gets failures of this package's own; nil: silent.
 	Logger hclog.Logger
 }
@@ -83,7 +92,7 @@ type Server struct {
 	app     *fiber.App
 	routed  fasthttp.RequestHandler // Fiber's
 	bodies  *budget
-	utility map[string]func(context.Context, *resource.Request) *resource.Response
+	utility map[string]utility
 	base    context.Context // ends when Shutdown gives up waiting
 	cancel  context.CancelFunc
 	logger  hclog.Logger
@@ -174,6 +183,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 // handle is fasthttp's handler: a request has been read whole.
 func (s *Server) handle(ctx *fasthttp.RequestCtx) {
 	defer s.bodies.release(&ctx.Request.Header)
+	defer s.begin(ctx)()
 	defer func() {
 		if p := recover(); p != nil { // fasthttp would end the process
 			s.logger.Error("request failed", "method", string(ctx.Method()), "path", string(ctx.Path()),
@@ -220,7 +230,7 @@ func (s *Server) route(ctx *fasthttp.RequestCtx) {
 	work, cancel := context.WithTimeout(s.base, s.options.Config.Timeouts.Request)
 	defer cancel()
 	if answer, ok := s.utility[r.Path]; ok {
-		s.render(ctx, s.answerUtility(work, r, answer))
+		s.render(ctx, s.answerUtility(work, r, answer.answer))
 		return
 	}
 	if location, ok := slashRedirect(r); ok && !s.options.Service.Serves(r.Path) {

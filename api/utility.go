@@ -50,16 +50,22 @@ func BuildVersion(release string) Version {
 	return v
 }
 
+// utility is an endpoint of this package: Kinto's name of it and its answer.
+type utility struct {
+	name   string
+	answer func(context.Context, *resource.Request) *resource.Response
+}
+
 // utilities is the table of the endpoints that this package answers itself, by
 // their path. All take GET and HEAD.
-func (s *Server) utilities() map[string]func(context.Context, *resource.Request) *resource.Response {
+func (s *Server) utilities() map[string]utility {
 	version := sync.OnceValue(s.version)
-	return map[string]func(context.Context, *resource.Request) *resource.Response{
-		"/__heartbeat__":   s.heartbeat,
-		"/__lbheartbeat__": fixed(func() []byte { return []byte("{}") }),
-		"/__version__":     fixed(version),
-		ClusterPath:        s.clusterStatus,
-		HashPath:           s.clusterHash,
+	return map[string]utility{
+		"/__heartbeat__":   {"heartbeat", s.heartbeat},
+		"/__lbheartbeat__": {"lbheartbeat", fixed(func() []byte { return []byte("{}") })},
+		"/__version__":     {"version", fixed(version)},
+		ClusterPath:        {"cluster", s.clusterStatus},
+		HashPath:           {"cluster_hash", s.clusterHash},
 	}
 }
 
@@ -73,11 +79,11 @@ func fixed(body func() []byte) func(context.Context, *resource.Request) *resourc
 // asks for anything else. The cluster's inside is not for batches: whether a proxy
 // speaks for the client shows only in the headers of the whole.
 func (s *Server) BatchPart(ctx context.Context, r *resource.Request) *resource.Response {
-	answer, ok := s.utility[r.Path]
+	u, ok := s.utility[r.Path]
 	if !ok || r.Path == ClusterPath || r.Path == HashPath {
 		return nil
 	}
-	return s.answerUtility(ctx, r, answer)
+	return s.answerUtility(ctx, r, u.answer)
 }
 
 func (s *Server) answerUtility(ctx context.Context, r *resource.Request, f func(context.Context, *resource.Request) *resource.Response) *resource.Response {

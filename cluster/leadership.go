@@ -32,6 +32,9 @@ type leadership struct {
 	now  atomic.Pointer[term] // nil: not leading
 	wake chan struct{}
 
+	won       atomic.Uint64 // terms led
+	elections atomic.Uint64 // new leaders heard of
+
 	mu      sync.Mutex
 	changed chan struct{}
 }
@@ -158,6 +161,7 @@ func (n *Node) establish() error {
 	if n.raft.State() != raft.Leader || n.raft.CurrentTerm() != number {
 		return fsm.ErrNotLeader
 	}
+	n.lead.won.Add(1)
 	n.lead.set(&term{number: number, cluster: id, lost: make(chan struct{})})
 	n.log.Info("leading", "term", number, "cluster", id)
 	n.noteCluster(id)

@@ -288,6 +288,7 @@ func (n *Node) observeLeader() {
 			}
 			if id != "" {
 				last = id
+				n.lead.elections.Add(1)
 			}
 		case <-n.ctx.Done():
 			return

@@ -74,6 +74,10 @@ type Route struct {
 	// Path is below the version prefix, as in "/attachments/:id"; a last segment
 	// "*name" takes the rest of a path, also an empty one.
 	Path string
+	// Name is Kinto's for the endpoint, as measurements call it: "flush". Empty: Path.
+	Name string
+	// Local answers from this node's own state, also while no leader is known.
+	Local bool
 	// Handle answers on the node that got the request. It must not write.
 	Handle func(ctx context.Context, r *RouteRequest) *RouteResponse
 	// Plan decides on the leader what to write and what to answer; it may be asked

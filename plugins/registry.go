@@ -146,6 +146,7 @@ type Set struct {
 	Capabilities   []CapabilityProvider
 	Users          []UserInfo
 	Aliases        []Alias
+	Metrics        []Metrics
 	all            []any
 }
 
@@ -177,6 +178,7 @@ func (s *Set) Add(p any) bool {
 	found = appendIf(&s.Capabilities, p) || found
 	found = appendIf(&s.Users, p) || found
 	found = appendIf(&s.Aliases, p) || found
+	found = appendIf(&s.Metrics, p) || found
 	if found {
 		s.all = append(s.all, p)
 	}

@@ -41,6 +41,7 @@ const (
 	respFieldHeader  protowire.Number = 2
 	respFieldBody    protowire.Number = 3
 	respFieldOutcome protowire.Number = 4
+	respFieldUserID  protowire.Number = 5
 
 	pairFieldName  protowire.Number = 1
 	pairFieldValue protowire.Number = 2
@@ -223,7 +224,7 @@ func EncodeResponse(r *Response) []byte {
 		b = putPair(b, respFieldHeader, f.Name, f.Value)
 	}
 	b = putBytes(b, respFieldBody, r.Body)
-	return putUint(b, respFieldOutcome, uint64(r.outcome))
+	return putString(putUint(b, respFieldOutcome, uint64(r.outcome)), respFieldUserID, r.UserID)
 }
 
 // DecodeResponse reads what EncodeResponse wrote; the body points into b.
@@ -248,6 +249,8 @@ func DecodeResponse(b []byte) (*Response, error) {
 			r.Body = data
 		case respFieldOutcome:
 			r.outcome = outcome(min(n, uint64(outcomeUnknown)))
+		case respFieldUserID:
+			r.UserID = string(data)
 		}
 		return nil
 	})

@@ -57,6 +57,12 @@ func (all endpoints) plans(method, path string) bool {
 	return r != nil && r.Plan != nil
 }
 
+// local reports whether a path is answered from this node's own state.
+func (all endpoints) local(path string) bool {
+	e := all.at(path)
+	return e != nil && e.routes[0].Local
+}
+
 // match returns what the pattern's names stand for.
 func (e *endpoint) match(path string) (params map[string]string, ok bool) {
 	rest, params := strings.TrimPrefix(path, "/"), map[string]string{}

@@ -33,12 +33,16 @@ var anonymous = &identity{principals: []string{Everyone}, set: map[string]bool{E
 // identify asks the policies one after the other; the first that yields a user
 // wins (Kinto 6.1). The groups of the user, and of everybody who is
 // authenticated, come from r and so become part of what a plan read.
-func identify(ctx context.Context, policies []plugins.Authenticator, authorization string, r fsm.Reader) (*identity, error) {
+func identify(ctx context.Context, policies []plugins.Authenticator, authorization string, r fsm.Reader, meter *plugins.Meter) (*identity, error) {
 	if authorization == "" {
 		return anonymous, nil
 	}
 	for _, p := range policies {
+		begun := meter.Now()
 		id, ok, err := p.Authenticate(ctx, authorization, r)
+		if meter != nil {
+			meter.Since(begun, "authentication."+p.Name()+".seconds", plugins.Label{Name: "method", Value: "authenticated_userid"})
+		}
 		if err != nil {
 			return nil, err
 		}

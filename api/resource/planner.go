@@ -57,11 +57,19 @@ func (p *planner) identify(r *Request) (*identity, error) {
 	if p.whoKnown && header == p.whoAuth && !p.whoMayDiffer() {
 		return p.who, nil
 	}
-	who, err := identify(p.ctx, p.s.policies, header, p.state)
+	who, err := identify(p.ctx, p.s.policies, header, p.state, p.s.meter)
 	if err == nil {
 		p.who, p.whoAuth, p.whoKnown, p.whoOps = who, header, true, len(p.ops)
 	}
 	return who, err
+}
+
+// user is who was identified last; empty: nobody.
+func (p *planner) user() string {
+	if p.who == nil {
+		return ""
+	}
+	return p.who.user
 }
 
 // recordDepth is that of the objects that say nothing about who somebody is:

@@ -53,6 +53,10 @@ func (s *Service) read(ctx context.Context, r *Request, spec *batchSpec) *Respon
 	if err != nil {
 		return s.finish(nil, err, nil, s.staleRevision(ctx))
 	}
+	if s.endpoints.local(r.Path) {
+		fresh.Level = fsm.Stale
+	}
+	begun := s.meter.Now()
 	v, err := s.view(ctx, r, fresh)
 	if err != nil && r.Path == "/" {
 		// Who asks what the server is gets an answer without a leader too.
@@ -63,11 +67,14 @@ func (s *Service) read(ctx context.Context, r *Request, spec *batchSpec) *Respon
 		return s.finish(nil, err, nil, s.staleRevision(ctx))
 	}
 	defer v.Close()
-	out, err := s.newReader(ctx, v, s.node.Now()).run(r, spec)
+	p := s.newReader(ctx, v, s.node.Now())
+	out, err := p.run(r, spec)
 	if errors.Is(err, errWrites) {
 		return s.write(ctx, r)
 	}
+	s.meterStorage(begun, r)
 	resp := s.finish(out, err, result(nil), v.Revision())
+	resp.UserID = p.user()
 	if fresh.Level == fsm.Stale {
 		resp.Header = append(resp.Header, HeaderField{stalenessHeader, strconv.FormatInt(s.node.Staleness().Milliseconds(), 10)})
 	}

@@ -46,6 +46,8 @@ type Response struct {
 	Status int
 	Header []HeaderField
 	Body   []byte
+	// UserID is who asked, as far as that was found out; not sent to the client.
+	UserID string
 
 	outcome outcome
 }

@@ -64,6 +64,7 @@ type Options struct {
 	Aliases        []plugins.Alias    // asked in order about each path
 	Version        string             // of the program, for the hello view
 	ConfigInfo     []byte             // JSON for the hello view's config; nil: null
+	Meter          *plugins.Meter     // of durations; nil: none
 	Logger         hclog.Logger       // of errors that clients only see as 500; nil: none
 	// Other answers a part of a batch whose path is not in the table of kinds,
 	// such as the utility endpoints; a nil answer is a 404. It must not write.
@@ -88,6 +89,7 @@ type Service struct {
 	version          string
 	configInfo       []byte
 	other            func(context.Context, *Request) *Response
+	meter            *plugins.Meter
 	log              hclog.Logger
 	unshared         unsharedLists
 	locks            keyLocks
@@ -103,7 +105,7 @@ func New(o Options) (*Service, error) {
 		return nil, err
 	}
 	s := &Service{node: o.Node, cfg: o.Config, policies: o.Authenticators, hooks: o.Hooks, table: t, capabilities: o.Capabilities,
-		moreCapabilities: o.Providers, users: o.Users, aliases: o.Aliases, version: o.Version, configInfo: o.ConfigInfo, other: o.Other, log: o.Logger}
+		moreCapabilities: o.Providers, users: o.Users, aliases: o.Aliases, version: o.Version, configInfo: o.ConfigInfo, other: o.Other, meter: o.Meter, log: o.Logger}
 	if s.endpoints, err = newEndpoints(o.Endpoints); err != nil {
 		return nil, err
 	}

@@ -162,9 +162,14 @@ type decision struct {
 // decideOn plans r on v, which must be fresh from LeaderView or the proposer.
 // What was remembered of the request's id is answered before anything else is
 // looked at: a retried request must not be refused for its own effect.
-func (s *Service) decideOn(ctx context.Context, v *fsm.View, r *Request, spec *batchSpec) decision {
+func (s *Service) decideOn(ctx context.Context, v *fsm.View, r *Request, spec *batchSpec) (d decision) {
 	v.Record()
 	p := s.newWriter(ctx, v, s.node.Now())
+	defer func() {
+		if d.resp != nil {
+			d.resp.UserID = p.user()
+		}
+	}()
 	done := func(err error) decision { return decision{resp: s.finish(nil, err, nil, v.Revision())} }
 	who, err := p.identify(r)
 	if err != nil {
@@ -209,7 +214,9 @@ func (s *Service) propose(ctx context.Context, r *Request, spec *batchSpec) (res
 		}
 		return d.resp, false
 	}
+	begun := s.meter.Now()
 	res, err := s.node.Propose(ctx, d.txn)
+	s.meterStorage(begun, r)
 	if err != nil {
 		return s.failed(ctx, r, err), false
 	}
@@ -249,7 +256,9 @@ func (s *Service) proposeExclusive(ctx context.Context, r *Request, spec *batchS
 // Apply knew already answers as the first one did.
 func (s *Service) committed(ctx context.Context, r *Request, d *decision, res *fsm.Result) *Response {
 	if res.Replayed == nil {
-		return s.finish(d.out, nil, result(res.Objects), res.Revision)
+		resp := s.finish(d.out, nil, result(res.Objects), res.Revision)
+		resp.UserID = d.txn.UserID
+		return resp
 	}
 	v, _, err := s.node.LeaderView()
 	if err != nil {

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"net"
@@ -45,6 +46,8 @@ type NodeOptions struct {
 	Logger hclog.Logger
 	// Plugins are those that the configuration may name; nil: plugins.Registered().
 	Plugins *plugins.Registry
+	// Stdout and Stderr get the lines of the log of requests; nil: they are dropped.
+	Stdout, Stderr io.Writer
 }
 
 // Node is a running node: its state, its part in the cluster, its plugins and its
@@ -58,6 +61,7 @@ type Node struct {
 	state      *fsm.FSM
 	cluster    *cluster.Node
 	plugins    *plugins.Set
+	meter      *plugins.Meter
 	dispatcher *dispatch.Dispatcher
 	server     *api.Server
 	admin      *adminServer // nil with the memory backend
@@ -126,7 +130,7 @@ func (n *Node) open(ctx context.Context, o NodeOptions) error {
 		return errors.Join(err, n.cluster.Start())
 	}
 	n.server = api.New(api.Options{Service: service, Node: n.cluster, State: n.state, Config: c, Name: n.name,
-		Version: api.BuildVersion(Release), Logger: n.log.Named("api")})
+		Version: api.BuildVersion(Release), Meter: n.meter, RequestLog: requestLog(&o), Logger: n.log.Named("api")})
 	n.cluster.Handle(service.Serve)
 	if err := n.cluster.Start(); err != nil {
 		n.cluster = nil // a node that did not start has cleaned up
@@ -138,6 +142,7 @@ func (n *Node) open(ctx context.Context, o NodeOptions) error {
 			n.log.Error("no admin channel: commands on this node will not work", "error", err)
 		}
 	}
+	n.meter.Figures(n.figures)
 	return nil
 }
 
@@ -148,6 +153,7 @@ func (n *Node) openPlugins(ctx context.Context, known *plugins.Registry) error {
 	if n.plugins, err = known.Open(ctx, n.pluginSettings(known)); err != nil {
 		return err
 	}
+	n.meter = plugins.NewMeter(n.plugins.Metrics)
 	if err := n.addPolicies(ctx, known); err != nil {
 		return err
 	}
@@ -230,7 +236,8 @@ func (n *Node) service() (*resource.Service, error) {
 	return resource.New(resource.Options{
 		Config: n.config, Node: n.cluster, Kinds: kinds,
 		Authenticators: n.plugins.Authenticators,
-		Hooks:          n.plugins.BeforeCommit,
+		Hooks:          n.meter.TimeHooks(n.plugins.BeforeCommit),
+		Meter:          n.meter,
 		Providers:      n.plugins.Capabilities,
 		Users:          n.plugins.Users,
 		Endpoints:      n.routes(),
@@ -265,11 +272,23 @@ func (n *Node) settings(name, use string) plugins.Settings {
 	return plugins.Settings{Name: name, Use: use, Log: n.slog("plugins"), Lookup: n.config.Lookup, ReadOnly: n.config.ReadOnly}
 }
 
+// requestLog is what the settings ask for; nil: nothing.
+func requestLog(o *NodeOptions) *api.RequestLog {
+	to := o.Stderr
+	if o.Config.Logging.Stdout {
+		to = o.Stdout
+	}
+	if to == nil {
+		return nil
+	}
+	return api.NewRequestLog(o.Config, to)
+}
+
 func (n *Node) newDispatcher() (*dispatch.Dispatcher, error) {
 	s := n.config.Store
 	return dispatch.New(dispatch.Options{
 		Leader: n.cluster, State: n.state, Notifiers: n.plugins.Notifiers, Observers: n.plugins.Observers,
-		Log:       n.slog("dispatch"),
+		Log: n.slog("dispatch"), Meter: n.meter,
 		Retention: dispatch.Retention{Keep: uint64(s.EventsRetained), HardCap: uint64(s.EventsMaximum), Age: s.EventsAge},
 		HandOver:  func(reason string) error { return n.cluster.TransferLeadership(reason) },
 	})

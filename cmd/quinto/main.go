@@ -7,9 +7,12 @@ import (
 
 	"quinto/cmd/command"
 
+	_ "quinto/plugins/admin"
 	_ "quinto/plugins/counters"
 	_ "quinto/plugins/defaultbucket"
 	_ "quinto/plugins/flush"
+	_ "quinto/plugins/prometheus"
+	_ "quinto/plugins/statsd"
 )
 
 func main() {

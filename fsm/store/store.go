@@ -268,6 +268,13 @@ type Stats struct {
 	DiskBytes     uint64 // size of the live database
 	MemTableBytes uint64
 	CacheBytes    uint64
+
+	// Since the live database was opened.
+	CacheHits, CacheMisses int64 // of blocks
+	Flushes, Compactions   int64
+	FlushedBytes           uint64        // written by flushes
+	CompactionDebt         uint64        // bytes that compactions have yet to work through
+	CompactionTime         time.Duration // spent in compactions
 }
 
 // Stats returns current figures; the zero value once the store is closed.
@@ -284,6 +291,10 @@ func (s *Store) Stats() Stats {
 		DiskBytes:     m.DiskSpaceUsage(),
 		MemTableBytes: m.MemTable.Size,
 		CacheBytes:    uint64(max(m.BlockCache.Size, 0)),
+		CacheHits:     m.BlockCache.Hits, CacheMisses: m.BlockCache.Misses,
+		Flushes: m.Flush.Count, Compactions: m.Compact.Count,
+		FlushedBytes:   m.Levels[0].TableBytesFlushed,
+		CompactionDebt: m.Compact.EstimatedDebt, CompactionTime: m.Compact.Duration,
 	}
 	s.mu.RLock()
 	defer s.mu.RUnlock()

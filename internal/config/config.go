@@ -100,6 +100,11 @@ type Config struct {
 
 	// ExposeRevision lets browsers read Quinto-Revision (Access-Control-Expose-Headers).
 	ExposeRevision bool
+	// MetricsFields are the ids of a URL that become labels of its measurements.
+	MetricsFields []string
+	// Logging says whether and how requests are logged.
+	Logging Logging
+
 	// StatusPrincipals may read the cluster's status over HTTP from elsewhere than the machine itself.
 	StatusPrincipals []string
 

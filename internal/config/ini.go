@@ -22,10 +22,11 @@ const (
 )
 
 // file is the INI file, read but not understood: the two sections that matter,
-// interpolated.
+// interpolated, and what those of logging come to.
 type file struct {
 	path        string
 	app, server map[string]string
+	logging     Logging
 }
 
 // readFile reads an INI file as PasteDeploy's ConfigParser does: `=` or `:` divides,
@@ -67,6 +68,7 @@ func readFile(path string, vars map[string]string) (*file, error) {
 	if f.server, err = f.section(parsed, serverSection, scope); err != nil {
 		return nil, err
 	}
+	f.logging = readLogging(parsed)
 	return f, nil
 }
 

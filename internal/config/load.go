@@ -38,9 +38,10 @@ type entry struct{ text, source, section, key string }
 
 // loader gathers the values of one Load, by name without `kinto.`.
 type loader struct {
-	opts   Options
-	env    map[string]string
-	values map[string]entry
+	opts    Options
+	env     map[string]string
+	values  map[string]entry
+	logging Logging
 }
 
 // Load reads the file, the environment and the flags. The error is one line and
@@ -64,7 +65,7 @@ func Load(opts Options) (*Config, error) {
 	for name, text := range opts.Flags {
 		l.values[name] = entry{text: text, source: "command line", key: name}
 	}
-	c := &Config{Path: opts.Path, Principals: map[string][]string{}, lookup: l.lookup}
+	c := &Config{Path: opts.Path, Principals: map[string][]string{}, lookup: l.lookup, Logging: l.logging}
 	for _, row := range rows {
 		if err := l.assign(c, row); err != nil {
 			return nil, err
@@ -89,6 +90,7 @@ func (l *loader) readFile() error {
 	if err != nil {
 		return err
 	}
+	l.logging = f.logging
 	for _, key := range slices.Sorted(maps.Keys(f.app)) {
 		name := strings.TrimPrefix(key, kintoPrefix)
 		if other, twice := l.values[name]; twice && other.text != f.app[key] {

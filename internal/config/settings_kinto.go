@@ -21,7 +21,7 @@ func serverSettings() []Setting {
 // (kinto/__init__.py over kinto/core/__init__.py), except for storage_backend: a
 // backend that is not named is durable.
 func kintoSettings() []Setting {
-	return append(append(requestSettings(), backendSettings()...), projectSettings()...)
+	return append(append(append(requestSettings(), backendSettings()...), projectSettings()...), observeSettings()...)
 }
 
 func requestSettings() []Setting {
@@ -131,8 +131,8 @@ func kintoWithoutEffect() []nameGroup {
 		{"*_cache_expires_seconds", "caching by clients"},
 		{"plural_*_enabled object_*_enabled", "disabled endpoints"},
 		{"history.* attachment.* signer.* kinto-emailer.* mail.* quotas.* changes.* openid.*", "plugins"},
-		{"admin_assets_path", "the admin"},
-		{"prometheus_* metrics_matchdict_fields statsd_* sentry_* newrelic_* profiler_enabled profiler_dir", "metrics and tracing"},
+		{"admin_assets_path prometheus_* statsd_*", "the admin and metrics, unless `includes` names their plugin"},
+		{"sentry_* newrelic_* profiler_enabled profiler_dir", "tracing of the Python server; docs/operations.md says what to use instead"},
 		{"settings_prefix http_api_version initialization_sequence json_renderer logging_renderer transaction_per_request tm.* retry.* pyramid.* " +
 			"debugtoolbar.* handle_exceptions available_languages swagger_file", "internals of the Python server"},
 	}

@@ -80,6 +80,7 @@ func (r *runner) deliver(ctx context.Context, j job) (err error) {
 			err = fmt.Errorf("notifier panicked: %v", p)
 		}
 	}()
+	defer r.d.o.Meter.Since(r.d.o.Meter.Now(), r.metric)
 	if err = r.n.Deliver(inner, d); err != nil && ctx.Err() != nil {
 		return errFenced // cut off by us
 	}

@@ -70,6 +70,7 @@ type Options struct {
 	Notifiers []plugins.Notifier
 	Observers []plugins.Observer
 	Log       *slog.Logger
+	Meter     *plugins.Meter // of the deliveries; nil: none
 
 	Workers        int           // parallel deliveries per notifier; half of them at most are retries
 	QueueEvents    int           // events in memory, per notifier

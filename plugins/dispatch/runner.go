@@ -26,6 +26,7 @@ type runner struct {
 	d       *Dispatcher
 	n       plugins.Notifier
 	name    string
+	metric  string // of its deliveries' time
 	log     *slog.Logger
 	term    uint64
 	cluster string
@@ -63,7 +64,7 @@ type counts struct{ delivered, failed, dead, lost uint64 }
 
 func newRunner(d *Dispatcher, n plugins.Notifier, term uint64, cluster string, from fsm.Notifier) *runner {
 	r := &runner{
-		d: d, n: n, name: n.Name(), log: d.log.With("notifier", n.Name()), term: term, cluster: cluster,
+		d: d, n: n, name: n.Name(), metric: "listeners." + n.Name() + ".seconds", log: d.log.With("notifier", n.Name()), term: term, cluster: cluster,
 		frontier: from.Cursor, lanes: map[string]*lane{},
 		jobs: make(chan job, d.o.Workers), results: make(chan result, d.o.Workers),
 		flushes: make(chan chan error), done: make(chan struct{}), saved: make(chan error, 1),
