@@ -19,6 +19,7 @@ CLUSTER_TESTS := ./internal/testcluster/...
 UNIT_TESTS = $$(go list ./... | grep -v '/internal/testcluster')
 
 FUZZTIME ?= 2m
+WOUNDS ?= full
 # What `make test` and CI run, in this order.
 STEPS ?= lint vet unit race conformance demo-small faults-small fuzz-small
 
@@ -71,6 +72,11 @@ race: ## the same with the race detector, in short form
 conformance: build ## the same requests to real Kinto and to quinto must get equal answers
 	@venv="$$(scripts/lib/tools.sh venv)"; \
 	  set -x; $(call script,conformance) --kinto-venv "$$venv" --quinto $(BIN)
+
+.PHONY: wounds
+wounds: build ## what real Kinto on PostgreSQL harms and quinto does not (docs/results/wounds.md); WOUNDS=small takes seconds
+	@venv="$$(scripts/lib/tools.sh venv)"; scripts/lib/tools.sh postgres >/dev/null; \
+	  set -x; $(call script,conformance) --kinto-venv "$$venv" --quinto $(BIN) --wounds $(WOUNDS)
 
 .PHONY: demo
 demo: build demo-tools ## all cities of the world, three nodes, real Kinto clients, the leader killed

@@ -3,6 +3,7 @@
 //	go run ./scripts/conformance --quinto bin/quinto      compare quinto with real Kinto
 //	go run ./scripts/conformance --target kinto           compare Kinto with itself: proves the scenarios, must find nothing
 //	go run ./scripts/conformance --only-kinto -v          show what Kinto answers, for writing scenarios
+//	go run ./scripts/conformance --wounds full --quinto bin/quinto   show what Kinto on PostgreSQL harms and quinto does not
 //	go run ./scripts/conformance --table                  write docs/conformance.md and docs/compatibility.md
 //
 // The scenarios are text files; scenarios/README.md explains their form. Exit code 0: every difference is one of deviations.txt.
@@ -24,7 +25,7 @@ import (
 // options are the flags.
 type options struct {
 	root, venv, target, quinto, scenarios string
-	run, backend, dsn                     string
+	run, backend, dsn, wounds             string
 	pg                                    *postgres // started by this run
 	nodes, pairs                          int
 	killEvery                             time.Duration
@@ -58,6 +59,7 @@ func parseFlags(args []string) (options, error) {
 	f.BoolVar(&o.onlyKinto, "only-kinto", false, "send the requests to real Kinto only")
 	f.BoolVar(&o.verbose, "v", false, "show both answers of a differing request (with --only-kinto: all answers)")
 	f.BoolVar(&o.table, "table", false, "write the tables of docs/ and do nothing else")
+	f.StringVar(&o.wounds, "wounds", "", "instead of scenarios: show what Kinto on PostgreSQL harms and quinto does not, `small` or full")
 	f.IntVar(&o.sample, "sample", 0, "run that many scenarios, picked by --seed")
 	f.Uint64Var(&o.seed, "seed", 1, "seed of --sample")
 	f.IntVar(&o.workers, "workers", 4, "scenarios that run at the same time on one pair of servers")
@@ -130,6 +132,9 @@ func run(ctx context.Context, args []string) (int, error) {
 	}
 	if err != nil {
 		return 2, err
+	}
+	if o.wounds != "" {
+		return runWounds(ctx, o)
 	}
 	script, err := LoadScript(o.scenarios)
 	if err != nil {
