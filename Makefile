@@ -20,6 +20,9 @@ UNIT_TESTS = $$(go list ./... | grep -v '/internal/testcluster')
 
 FUZZTIME ?= 2m
 WOUNDS ?= full
+# The random sequences of `make conformance` differ from commit to commit; SEED=n repeats a run.
+SEED ?= $(shell printf '%d' 0x$$(git rev-parse --short=12 HEAD 2>/dev/null || echo 1))
+CONFORMANCE = $(call script,conformance) --quinto $(BIN) --seed $(SEED)
 # What `make test` and CI run, in this order.
 STEPS ?= lint vet unit race conformance demo-small faults-small fuzz-small
 
@@ -69,14 +72,21 @@ race: ## the same with the race detector, in short form
 	go test -count=1 -race -short -timeout 20m $(UNIT_TESTS)
 
 .PHONY: conformance
-conformance: build ## the same requests to real Kinto and to quinto must get equal answers
-	@venv="$$(scripts/lib/tools.sh venv)"; \
-	  set -x; $(call script,conformance) --kinto-venv "$$venv" --quinto $(BIN)
+conformance: build ## the same requests to real Kinto and to quinto must get equal answers, also while leaders are killed
+	@venv="$$(scripts/lib/tools.sh venv)"; set -x; \
+	  $(CONFORMANCE) --kinto-venv "$$venv" --generate 250; \
+	  $(CONFORMANCE) --kinto-venv "$$venv" --generate 60 --sample 40 --nodes 3 --kill-every 4s
+
+.PHONY: conformance-all
+conformance-all: build ## the same at length: both backends of Kinto, 1,200 random sequences on each, and on three nodes
+	@venv="$$(scripts/lib/tools.sh venv)"; scripts/lib/tools.sh postgres >/dev/null; set -x; \
+	  $(CONFORMANCE) --kinto-venv "$$venv" --generate 1200 --backend memory,postgresql; \
+	  $(CONFORMANCE) --kinto-venv "$$venv" --generate 300 --nodes 3 --kill-every 5s
 
 .PHONY: wounds
 wounds: build ## what real Kinto on PostgreSQL harms and quinto does not (docs/results/wounds.md); WOUNDS=small takes seconds
 	@venv="$$(scripts/lib/tools.sh venv)"; scripts/lib/tools.sh postgres >/dev/null; \
-	  set -x; $(call script,conformance) --kinto-venv "$$venv" --quinto $(BIN) --wounds $(WOUNDS)
+	  set -x; $(CONFORMANCE) --kinto-venv "$$venv" --wounds $(WOUNDS)
 
 .PHONY: demo
 demo: build demo-tools ## all cities of the world, three nodes, real Kinto clients, the leader killed

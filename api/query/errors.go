@@ -18,6 +18,8 @@ const Location = "querystring"
 // Error says why a query is refused: HTTP 400, errno 107 (invalid parameters). Details are sorted as Kinto sorts them.
 type Error struct {
 	Details []Detail
+	// Late says that no schema found it: Kinto finds it after the preconditions, and raises it.
+	Late bool
 }
 
 // Error gives the "message" of Kinto's answer, which is about the first detail.

@@ -6,6 +6,7 @@
 package query
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"slices"
@@ -95,6 +96,10 @@ func Parse(rawQuery string, opt Options) (*Query, error) {
 	// The order of the steps is Kinto's: it decides which of several errors is shown.
 	for _, step := range []func() error{p.filters, p.limit, p.sort, p.fields, p.token} {
 		if err := step(); err != nil {
+			var bad *Error
+			if errors.As(err, &bad) {
+				bad.Late = true
+			}
 			return nil, err
 		}
 	}

@@ -66,12 +66,13 @@ func (f *Failure) Body() []byte {
 	if len(f.Details) > 0 {
 		b = append(append(b, `,"details":`...), f.Details...)
 	}
-	return lowerHex(append(b, '}'))
+	return asPython(append(b, '}'))
 }
 
-// lowerHex makes the digits of \uXXXX lower-case, in place: Kinto writes its
-// error bodies with another serializer than all others.
-func lowerHex(b []byte) []byte {
+// asPython makes the digits of \uXXXX lower-case and escapes U+007F: Kinto
+// writes its error bodies with another serializer than all others.
+func asPython(b []byte) []byte {
+	b = bytes.ReplaceAll(b, []byte{0x7f}, []byte(`\u007f`))
 	for i := 0; i+1 < len(b); i++ {
 		if b[i] != '\\' {
 			continue

@@ -47,13 +47,16 @@ func (c *call) list(problems []problem) (*outline, error) {
 	q, err := query.Parse(c.r.Query, query.Options{Now: max(int64(c.now), int64(info.Timestamp)),
 		PaginateBy: limits.PaginateBy, MaxFetch: limits.FetchSize, Delete: c.r.Method == http.MethodDelete})
 	var bad *query.Error
-	if errors.As(err, &bad) {
+	if errors.As(err, &bad) && !bad.Late {
 		problems = append(problems, queryProblems(bad)...)
-	} else if err != nil {
+	} else if err != nil && bad == nil {
 		return nil, queryFailure(err)
 	}
 	if err := c.checkReadBody(problems); err != nil {
 		return nil, err
+	}
+	if bad != nil {
+		return c.lateFailure(bad, &info)
 	}
 	if c.r.Method == http.MethodDelete {
 		return c.alert(q)(c.deleteList(q, &info))
@@ -73,6 +76,19 @@ func (c *call) alert(q *query.Query) func(*outline, error) (*outline, error) {
 		}
 		return out, err
 	}
+}
+
+// lateFailure answers a query that Kinto refuses only after the preconditions.
+func (c *call) lateFailure(bad *query.Error, info *fsm.ListInfo) (*outline, error) {
+	if c.r.Method != http.MethodDelete {
+		if out := c.unmodified(info.Timestamp); out != nil {
+			return out, nil
+		}
+	}
+	if err := c.precondition(target{exists: true}); err != nil {
+		return nil, err
+	}
+	return nil, queryFailure(bad)
 }
 
 // readList decides GET and HEAD.

@@ -327,7 +327,11 @@ func (c *call) write(pl *payload, data canon.Value) (*outline, error) {
 		return nil, err
 	}
 	if status == 201 {
-		if err := c.initLists(op.Path, max(c.now, c.over.Staged(op.Path))); err != nil {
+		owner := c.over.Staged(op.Path)
+		if op.HasTime { // a client's wish for the owner says nothing of the lists
+			owner = c.now
+		}
+		if err := c.initLists(op.Path, max(c.now, owner)); err != nil {
 			return nil, err
 		}
 	}

@@ -1,6 +1,7 @@
 package resource
 
 import (
+	"bytes"
 	"fmt"
 	"net/http"
 	"strconv"
@@ -197,11 +198,40 @@ func renderBatch(entries []entry, from source) ([]byte, error) {
 		if e.head || len(r.Body) == 0 {
 			b = append(b, `""`...)
 		} else {
-			b = append(b, r.Body...)
+			b = appendPart(b, r)
 		}
 		b = append(b, '}')
 	}
 	return append(b, `]}`...), nil
+}
+
+// appendPart appends the body of a part. Kinto reads an error's body and writes it
+// again as it writes all else; the part's Content-Length stays that of the first.
+func appendPart(b []byte, r *Response) []byte {
+	body := r.Body
+	if r.Status < http.StatusBadRequest {
+		return append(b, body...)
+	}
+	for {
+		i := bytes.IndexByte(body, '\\')
+		if i < 0 || i+1 >= len(body) {
+			return append(b, body...)
+		}
+		end := i + len(`\"`)
+		if body[i+1] == 'u' {
+			end = min(i+len(`\u0000`), len(body))
+		}
+		b = append(b, body[:i]...)
+		switch escape := body[i:end]; {
+		case string(escape) == `\u007f`:
+			b = append(b, 0x7f)
+		case escape[1] == 'u':
+			b = append(append(b, `\u`...), bytes.ToUpper(escape[2:])...)
+		default:
+			b = append(b, escape...)
+		}
+		body = body[end:]
+	}
 }
 
 // appendField appends a member of a JSON object and a comma.

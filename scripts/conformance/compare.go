@@ -207,6 +207,9 @@ func (c *comparison) tree(path string, a, b any) {
 			textA, textB = asJSONB(a, textA, textB)
 			c.resized = c.resized || textB != sent
 		}
+		if c.jsonb || c.rel.generated {
+			textA, textB = withoutDict(textA), withoutDict(textB)
+		}
 		if c.req.Words {
 			textA, textB = withoutWords(textA), withoutWords(textB)
 		}
@@ -217,19 +220,19 @@ func (c *comparison) tree(path string, a, b any) {
 // printedDict is a stored object that Python printed into a message, its keys in the order of the storage.
 var printedDict = regexp.MustCompile(`not found in \{.*\}`)
 
-// asJSONB brings two leaves to what jsonb keeps of them: the value of a number but not its exponent nor the sign of zero, and no order
-// of keys in an object that Python prints.
+func withoutDict(text string) string {
+	return printedDict.ReplaceAllString(text, "not found in ‹object›")
+}
+
+// asJSONB brings two leaves to what jsonb keeps of them: the value of a number but not its exponent nor the sign of zero.
 func asJSONB(leaf any, a, b string) (string, string) {
-	switch leaf.(type) {
-	case json.Number:
-		numA, okA := new(big.Rat).SetString(a)
-		numB, okB := new(big.Rat).SetString(b)
-		if exponent := strings.ContainsAny(b, "eE") || strings.HasPrefix(b, "-0"); exponent && okA && okB && numA.Cmp(numB) == 0 {
-			return a, a
-		}
-	case string:
-		const cut = "not found in ‹object›"
-		return printedDict.ReplaceAllString(a, cut), printedDict.ReplaceAllString(b, cut)
+	if _, isNumber := leaf.(json.Number); !isNumber || !strings.ContainsAny(b, "eE") && !strings.HasPrefix(b, "-0") {
+		return a, b
+	}
+	numA, okA := new(big.Rat).SetString(a)
+	numB, okB := new(big.Rat).SetString(b)
+	if okA && okB && numA.Cmp(numB) == 0 {
+		return a, a
 	}
 	return a, b
 }

@@ -85,7 +85,14 @@ func TestEqualAnswersAreEqualByRelation(t *testing.T) {
 	}
 }
 
-func TestEveryPlantedDifferenceIsReported(t *testing.T) {
+// plantedDifference is one change of the target's answers that must be reported as a difference of this field.
+type plantedDifference struct {
+	name  string
+	plant func([]exchange, *variant)
+	want  string
+}
+
+func plantedDifferences() []plantedDifference {
 	body := func(i int, old, new string) func([]exchange, *variant) {
 		return func(e []exchange, _ *variant) {
 			if !strings.Contains(e[i].body, old) {
@@ -102,11 +109,7 @@ func TestEveryPlantedDifferenceIsReported(t *testing.T) {
 			e[i].header = strings.Replace(e[i].header, old, new, 1)
 		}
 	}
-	for _, tt := range []struct {
-		name  string
-		plant func([]exchange, *variant)
-		want  string
-	}{
+	return []plantedDifference{
 		{"status", func(e []exchange, _ *variant) { e[0].status = 200 }, "1 status"},
 		{"errno", body(4, `"errno":114`, `"errno":115`), "5 errno"},
 		{"header missing", header(0, "\nX-Content-Type-Options: nosniff", ""), "1 header:X-Content-Type-Options"},
@@ -147,7 +150,11 @@ func TestEveryPlantedDifferenceIsReported(t *testing.T) {
 		{"header inside a batch", body(5, `"Content-Length":"20"`, `"Content-Length":"21"`), "6 body.responses[0].headers.Content-Length"},
 		{"ETag inside a batch", body(5, `"ETag":"\"T3\"",`, ``), "6 body.responses[0].headers.ETag"},
 		{"no JSON at all", body(4, `{"code":412`, `<html>{"code":412`), "5 body"},
-	} {
+	}
+}
+
+func TestEveryPlantedDifferenceIsReported(t *testing.T) {
+	for _, tt := range plantedDifferences() {
 		t.Run(tt.name, func(t *testing.T) {
 			planted, other := recorded(), targetSide
 			tt.plant(planted, &other)

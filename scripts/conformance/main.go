@@ -18,6 +18,8 @@ import (
 	"os/signal"
 	"path/filepath"
 	"regexp"
+	"slices"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -27,7 +29,7 @@ type options struct {
 	root, venv, target, quinto, scenarios string
 	run, backend, dsn, wounds             string
 	pg                                    *postgres // started by this run
-	nodes, pairs                          int
+	nodes, pairs, generate                int
 	killEvery                             time.Duration
 	spread                                *totals
 	onlyKinto, verbose, table             bool
@@ -54,14 +56,15 @@ func parseFlags(args []string) (options, error) {
 	f.StringVar(&o.quinto, "quinto", "", "the quinto binary to start and compare")
 	f.StringVar(&o.scenarios, "scenarios", "", "folder of the scenario files")
 	f.StringVar(&o.run, "run", "", "run only scenarios whose name or file matches this expression")
-	f.StringVar(&o.backend, "backend", "memory", "storage of real Kinto: memory or postgresql")
+	f.StringVar(&o.backend, "backend", "memory", "storage of real Kinto: memory, postgresql, or both one after the other (memory,postgresql)")
 	f.StringVar(&o.dsn, "pg", "", "postgresql://… of an empty database, for --backend postgresql (default: a server is started)")
 	f.BoolVar(&o.onlyKinto, "only-kinto", false, "send the requests to real Kinto only")
 	f.BoolVar(&o.verbose, "v", false, "show both answers of a differing request (with --only-kinto: all answers)")
 	f.BoolVar(&o.table, "table", false, "write the tables of docs/ and do nothing else")
 	f.StringVar(&o.wounds, "wounds", "", "instead of scenarios: show what Kinto on PostgreSQL harms and quinto does not, `small` or full")
 	f.IntVar(&o.sample, "sample", 0, "run that many scenarios, picked by --seed")
-	f.Uint64Var(&o.seed, "seed", 1, "seed of --sample")
+	f.IntVar(&o.generate, "generate", 0, "draw that many random sequences of requests too, from --seed on")
+	f.Uint64Var(&o.seed, "seed", 1, "seed of --sample, and of the first generated sequence")
 	f.IntVar(&o.workers, "workers", 4, "scenarios that run at the same time on one pair of servers")
 	f.IntVar(&o.pairs, "pairs", 3, "pairs of servers, of different settings, at the same time")
 	f.IntVar(&o.nodes, "nodes", 1, "quinto runs on that many nodes and each request goes to the next of them")
@@ -97,8 +100,8 @@ func (o *options) complete() error {
 	if o.workers < 1 || o.pairs < 1 || o.nodes < 1 {
 		return errors.New("--workers, --pairs and --nodes must be at least 1")
 	}
-	if o.backend != "memory" && o.backend != "postgresql" {
-		return fmt.Errorf("--backend is memory or postgresql, not %q", o.backend)
+	if !slices.Contains([]string{"memory", "postgresql", "memory,postgresql"}, o.backend) {
+		return fmt.Errorf("--backend is memory, postgresql or memory,postgresql, not %q", o.backend)
 	}
 	if o.dsn != "" {
 		o.pairs = 1 // they would share one database
@@ -154,20 +157,25 @@ func run(ctx context.Context, args []string) (int, error) {
 		}
 		return 0, nil
 	}
-	chosen, err := choose(script.Scenarios, o)
-	if err != nil {
-		return 2, err
-	}
-	outcomes, err := runAll(ctx, o, chosen, deviations)
-	if err != nil {
-		return 2, err
+	var outcomes [][]Outcome
+	var stale []*Deviation
+	backends := strings.Split(o.backend, ",")
+	for _, o.backend = range backends {
+		chosen, err := choose(script.Scenarios, o)
+		if err != nil {
+			return 2, err
+		}
+		some, err := runAll(ctx, o, chosen, deviations)
+		if err != nil {
+			return 2, err
+		}
+		outcomes = append(outcomes, some...)
+		if !o.onlyKinto && o.target != "kinto" {
+			stale = append(stale, staleDeviations(deviations, chosen, o.backend)...)
+		}
 	}
 	if o.onlyKinto && o.verbose {
 		printAnswers(os.Stdout, outcomes)
-	}
-	var stale []*Deviation
-	if !o.onlyKinto && o.target != "kinto" {
-		stale = staleDeviations(deviations, chosen, o.backend)
 	}
 	if o.nodes > 1 {
 		fmt.Printf("nodes %d: %s\n", o.nodes, o.spread)
@@ -199,7 +207,7 @@ func choose(all []*Scenario, o options) ([]*Scenario, error) {
 	if skipped > 0 {
 		fmt.Printf("%d scenarios need settings of their own and are left out: --target is a server that already runs\n", skipped)
 	}
-	if chosen = sample(chosen, o.sample, o.seed); len(chosen) == 0 {
+	if chosen = sample(chosen, o.sample, o.seed); len(chosen) == 0 && o.generate == 0 {
 		return nil, errors.New("no scenario is left to run")
 	}
 	return chosen, nil

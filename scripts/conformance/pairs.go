@@ -7,17 +7,23 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"sort"
 	"strconv"
 	"sync"
 	"time"
 )
 
+// sequencesPerPair bounds how many generated sequences one pair of servers gets: Kinto keeps one core busy, others may run beside it.
+const sequencesPerPair = 250
+
 // group is the scenarios that ask for the same settings: they share one pair of servers.
 type group struct {
 	settings  string
 	scenarios []*Scenario
+	sequences []sequence // generated ones, instead of scenarios
 	outcomes  [][]Outcome
+	findings  []Finding
 }
 
 // bySettings splits scenarios by what their servers need; the largest group comes first, because it takes longest.
@@ -37,6 +43,22 @@ func bySettings(scenarios []*Scenario) []*group {
 	return all
 }
 
+// drawn makes the generated sequences that were asked for, in groups of one pair of servers each.
+func drawn(o options) []*group {
+	bySettings := map[string][]sequence{}
+	for i := range o.generate {
+		q := generate(o.seed+uint64(i), o.backend)
+		bySettings[q.settings] = append(bySettings[q.settings], q)
+	}
+	var all []*group
+	for _, settings := range sortedKeys(bySettings) {
+		for some := range slices.Chunk(bySettings[settings], sequencesPerPair) {
+			all = append(all, &group{settings: settings, sequences: some})
+		}
+	}
+	return all
+}
+
 // runAll starts a pair of servers for each set of settings, o.pairs of them at a time, and runs the scenarios that ask for it.
 func runAll(ctx context.Context, o options, scenarios []*Scenario, deviations []*Deviation) (_ [][]Outcome, err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
@@ -51,7 +73,7 @@ func runAll(ctx context.Context, o options, scenarios []*Scenario, deviations []
 			return nil, err
 		}
 	}
-	groups := bySettings(scenarios)
+	groups := append(drawn(o), bySettings(scenarios)...)
 	runID := strconv.FormatInt(time.Now().UnixMilli()%(36*36*36*36*36), 36)
 	slots := make(chan struct{}, o.pairs)
 	var running sync.WaitGroup
@@ -59,8 +81,11 @@ func runAll(ctx context.Context, o options, scenarios []*Scenario, deviations []
 		slots <- struct{}{}
 		running.Go(func() {
 			defer func() { <-slots }()
-			var failure error
-			if g.outcomes, failure = runGroup(ctx, o, fmt.Sprintf("%s%d", runID, i), g, deviations); failure != nil {
+			failure := runGroup(ctx, o, fmt.Sprintf("%s%d", runID, i), g, deviations)
+			if errors.Is(failure, errReferenceEnded) { // somebody else took its port: once more, on other ports
+				failure = runGroup(ctx, o, fmt.Sprintf("%s%dr", runID, i), g, deviations)
+			}
+			if failure != nil {
 				cancel(fmt.Errorf("settings %q: %w", g.settings, failure))
 			}
 		})
@@ -69,29 +94,41 @@ func runAll(ctx context.Context, o options, scenarios []*Scenario, deviations []
 	var outcomes [][]Outcome
 	for _, g := range groups {
 		outcomes = append(outcomes, g.outcomes...)
+		printFindings(os.Stdout, g.findings)
 	}
 	return outcomes, context.Cause(ctx)
 }
 
-func runGroup(ctx context.Context, o options, runID string, g *group, deviations []*Deviation) (_ [][]Outcome, err error) {
+func runGroup(ctx context.Context, o options, runID string, g *group, deviations []*Deviation) (err error) {
 	if ctx.Err() != nil {
-		return nil, ctx.Err()
+		return ctx.Err()
 	}
 	p, err := startPair(ctx, o, runID, g.settings)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer func() { err = errors.Join(err, p.stop()) }()
 	suite := p.suite(o, runID)
 	if o.target != "kinto" { // nothing is different on purpose between Kinto and Kinto
 		suite.Deviations = deviations
 	}
-	return suite.Run(ctx, g.scenarios), nil
+	if g.sequences != nil {
+		g.outcomes, g.findings = suite.runGenerated(ctx, g.sequences)
+	} else {
+		g.outcomes = suite.Run(ctx, g.scenarios)
+	}
+	if p.kintoEnded() {
+		return errReferenceEnded
+	}
+	return nil
 }
+
+// errReferenceEnded tells that Kinto did not live until the end of its scenarios, so that its answers say nothing.
+var errReferenceEnded = errors.New("the reference ended by itself")
 
 // pair is a reference and what is compared with it, both on the same settings.
 type pair struct {
-	kinto  Server
+	kinto  *process
 	target *Server // nil: only the reference answers
 	quinto bool
 	stops  []func() error
@@ -122,7 +159,7 @@ func startPair(ctx context.Context, o options, name, settings string) (_ *pair, 
 	if err != nil {
 		return nil, err
 	}
-	p.kinto, p.stops = kinto.Server, append(p.stops, kinto.stop)
+	p.kinto, p.stops = kinto, append(p.stops, kinto.stop)
 	return p, p.startTarget(ctx, o, dir, settings)
 }
 
@@ -160,7 +197,17 @@ func (p *pair) startTarget(ctx context.Context, o options, dir, settings string)
 // suite is a runner on this pair.
 func (p *pair) suite(o options, runID string) *Suite {
 	return &Suite{
-		Kinto: p.kinto, Target: p.target, IsQuinto: p.quinto, Workers: o.workers, RunID: runID, Backend: o.backend,
+		Kinto: p.kinto.Server, Target: p.target, IsQuinto: p.quinto, Workers: o.workers, RunID: runID, Backend: o.backend,
+	}
+}
+
+func (p *pair) kintoEnded() bool {
+	select {
+	case err := <-p.kinto.done:
+		p.kinto.done <- err
+		return true
+	default:
+		return false
 	}
 }
 

@@ -41,13 +41,14 @@ type timePair struct {
 // relations remembers, for one scenario, which time and which id of one server stands for which of the other.
 // A generated id gets a symbol at first sight; a time must stand to all times before it as its counterpart does: equal, before or after.
 type relations struct {
-	static string // every text that the scenario itself chose
-	now    int64  // milliseconds
-	jsonb  bool   // the reference keeps JSON as PostgreSQL does: see asJSONB
-	bases  [2][]string
-	pairs  []timePair
-	known  map[[2]int64]bool
-	ids    [2]map[string]string
+	static    string // every text that the scenario itself chose
+	now       int64  // milliseconds
+	generated bool   // nobody chose what a message prints
+	jsonb     bool   // the reference keeps JSON as PostgreSQL does: see asJSONB
+	bases     [2][]string
+	pairs     []timePair
+	known     map[[2]int64]bool
+	ids       [2]map[string]string
 }
 
 func newRelations(static string, now int64, baseA, baseB string) *relations {
@@ -200,7 +201,7 @@ func pageURL(text string) string {
 	if err != nil {
 		return text
 	}
-	params := strings.Split(page.RawQuery, "&")
+	params := strings.Split(strings.ReplaceAll(page.RawQuery, "%22", `"`), "&") // so that a time after it is seen whole
 	sort.Strings(params)
 	page.RawQuery = strings.Join(params, "&")
 	return page.String()

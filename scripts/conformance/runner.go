@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net/http"
@@ -23,6 +24,7 @@ type Outcome struct {
 	Answers   [2]Answer
 	Diffs     []Difference // the unexplained ones
 	Deviation []*Deviation // the explained ones
+	Ended     bool         // what is different on purpose changed what is stored: nothing after it is compared
 }
 
 // Suite runs scenarios against a reference and a target.
@@ -36,7 +38,9 @@ type Suite struct {
 	Backend    string // storage of the reference
 
 	client *http.Client
-	shared sync.Mutex // held while a list that all scenarios share is written; only for PostgreSQL
+	alias  [2][]string // further addresses that the answers of reference and target name
+	trials int         // sequences that ran on this pair so far
+	shared sync.Mutex  // held while a list that all scenarios share is written; only for PostgreSQL
 }
 
 // Run gives the outcomes in the order of the scenarios. Those marked alone run last, one by one.
@@ -92,7 +96,9 @@ func (s *Suite) runScenario(ctx context.Context, number int, sc *Scenario) []Out
 	servers := s.servers()
 	target := servers[len(servers)-1]
 	rel := newRelations(staticText(sc, vars), vars.now, s.Kinto.Base, target.Base)
-	rel.bases[1], rel.jsonb = target.bases(), s.Backend == "postgresql"
+	rel.bases[0] = append(rel.bases[0], s.alias[0]...)
+	rel.bases[1], rel.jsonb = append(slices.Clone(target.bases()), s.alias[1]...), s.Backend == "postgresql"
+	rel.generated = sc.Generated
 	answers := [2]map[string]Answer{{}, {}}
 	var outcomes []Outcome
 	for _, r := range sc.Requests {
@@ -112,15 +118,27 @@ func (s *Suite) runScenario(ctx context.Context, number int, sc *Scenario) []Out
 			})
 		}
 		exchange.Wait()
-		s.judge(&o, rel, times)
+		if sc.Generated && missingOnBoth(o) {
+			unlock()
+			continue
+		}
+		s.judge(&o, rel, times, outcomes)
 		for side := range servers {
 			answers[side][r.Label] = o.Answers[side]
 		}
 		outcomes = append(outcomes, o)
-		time.Sleep(settle)
+		time.Sleep(settle + time.Duration(r.Settle)*time.Millisecond)
 		unlock()
+		if sc.Generated && (len(o.Diffs) > 0 || o.Ended || readsUnwritten(&o, outcomes[:len(outcomes)-1])) {
+			break
+		}
 	}
 	return outcomes
+}
+
+// missingOnBoth tells that a request names what neither server's answers have, as a generator cannot foresee.
+func missingOnBoth(o Outcome) bool {
+	return errors.Is(o.Answers[0].Err, errNotInAnswer) && errors.Is(o.Answers[1].Err, errNotInAnswer)
 }
 
 // lockShared keeps scenarios from writing a list that they share in one millisecond: Kinto on PostgreSQL would answer 409 (row 3.7).
@@ -169,7 +187,7 @@ func prepare(r *Request, vars variables, answers map[string]Answer) (Sent, []int
 }
 
 // judge compares the answers of one request and sorts the differences into explained and unexplained.
-func (s *Suite) judge(o *Outcome, rel *relations, times [2][]int64) {
+func (s *Suite) judge(o *Outcome, rel *relations, times [2][]int64, before []Outcome) {
 	if want := o.Request.statusOn(s.Backend); want != 0 && o.Answers[0].Err == nil && o.Answers[0].Status != want {
 		o.Diffs = append(o.Diffs, Difference{Field: "scenario", Kinto: fmt.Sprintf("answers %d", o.Answers[0].Status), Target: fmt.Sprintf("the scenario says %d", want)})
 	}
@@ -185,6 +203,9 @@ func (s *Suite) judge(o *Outcome, rel *relations, times [2][]int64) {
 	var followers []string
 	for _, d := range compareAnswers(rel, o.Request, o.Answers[0], o.Answers[1], s.IsQuinto) {
 		on := explain(s.Deviations, s.Backend, o.Scenario.Name, o.Request.Label, d.Field)
+		if on == nil && o.Scenario.Generated && s.IsQuinto {
+			on = s.explainByRule(o, d, before)
+		}
 		if on != nil {
 			o.Deviation = append(o.Deviation, on)
 			followers = append(followers, followingStatus(d.Field))

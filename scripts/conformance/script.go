@@ -29,15 +29,16 @@ type Script struct {
 
 // Scenario is one named sequence of requests with buckets and users of its own.
 type Scenario struct {
-	Name     string
-	File     string
-	Line     int
-	Rows     []string // ids of rows.txt that the scenario protects
-	Setups   []string // names of the setups whose requests come first
-	Settings string   // "key=value key=value" that both servers need, sorted; "" is the common server
-	Backend  string   // "memory" or "postgresql" when it makes sense on that reference only
-	Alone    bool     // nothing else may run meanwhile: it looks at what all scenarios share
-	Requests []*Request
+	Name      string
+	File      string
+	Line      int
+	Rows      []string // ids of rows.txt that the scenario protects
+	Setups    []string // names of the setups whose requests come first
+	Settings  string   // "key=value key=value" that both servers need, sorted; "" is the common server
+	Backend   string   // "memory" or "postgresql" when it makes sense on that reference only
+	Generated bool     // drawn by the generator: it ends at its first difference, and rules know what is different on purpose
+	Alone     bool     // nothing else may run meanwhile: it looks at what all scenarios share
+	Requests  []*Request
 }
 
 // Request is one request of a scenario and what the comparison has to know about it.
@@ -45,6 +46,7 @@ type Request struct {
 	Label  string // "1", "2"…; requests of setups are "s1", "s2"…
 	File   string
 	Line   int
+	Settle int // milliseconds to wait after it, beside the usual
 	Method string
 	Target string // path under /v1, "root:/path" outside it, or a placeholder for a whole URL
 	User   string // "" is anonymous

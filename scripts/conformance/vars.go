@@ -153,7 +153,7 @@ func some(value string) (string, int64, error) {
 func jsonAt(body []byte, path string) (string, int64, error) {
 	node, err := decodeJSON(body)
 	if err != nil {
-		return "", 0, err
+		return "", 0, fmt.Errorf("%w: %w", errNotInAnswer, err)
 	}
 	for _, step := range strings.Split(path, ".") {
 		switch at := node.(type) {
