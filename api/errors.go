@@ -6,6 +6,7 @@ import (
 	"net"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/gofiber/fiber/v2"
 	"github.com/valyala/fasthttp"
@@ -29,6 +30,7 @@ var (
 	errVersion      = &edgeError{404, resource.ErrnoVersion, "The requested API version is not available on this server.", false}
 	errMethod       = &edgeError{405, resource.ErrnoMethodNotAllowed, "Method not allowed on this endpoint.", false}
 	errSlow         = &edgeError{408, resource.ErrnoInvalidParameters, "The request did not arrive in time.", true}
+	errGone         = &edgeError{410, resource.ErrnoServiceDeprecated, "The service you are trying to connect no longer exists at this location.", false}
 	errBodyTooLarge = &edgeError{413, resource.ErrnoTooLarge, "The request body is too large.", true}
 	errURITooLong   = &edgeError{414, resource.ErrnoInvalidParameters, "The URL is too long.", true}
 	errEncoding     = &edgeError{415, resource.ErrnoInvalidParameters, "Content-Encoding is not supported: send the body as it is.", false}
@@ -50,7 +52,9 @@ func badQuery(raw string) *edgeError {
 
 // fail writes e as the answer.
 func (s *Server) fail(ctx *fasthttp.RequestCtx, e *edgeError) {
-	s.render(ctx, s.problem(e))
+	answer := s.problem(e)
+	answer.Header = append(answer.Header, s.cors.Unrouted(string(ctx.Request.Header.Peek(fasthttp.HeaderOrigin)))...)
+	s.render(ctx, answer)
 	if e.close {
 		ctx.SetConnectionClose()
 		if e != errSlow { // nothing more is coming
@@ -125,9 +129,9 @@ func (s *Server) fiberError(c *fiber.Ctx, err error) error {
 }
 
 // refusal is the whole answer, as bytes, to a connection beyond the limit.
-func refusal() []byte {
+func refusal(retryAfter time.Duration) []byte {
 	body := resource.ErrorBody(errBusy.status, errBusy.errno, errBusy.message)
 	return fmt.Appendf(nil, "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nContent-Length: %d\r\n"+
-		"Retry-After: 3\r\nConnection: close\r\nX-Content-Type-Options: %s\r\nContent-Security-Policy: %s\r\n\r\n%s",
-		len(body), contentTypeOptions, contentSecurityPolicy, body)
+		"Retry-After: %d\r\nConnection: close\r\nX-Content-Type-Options: %s\r\nContent-Security-Policy: %s\r\n\r\n%s",
+		len(body), int(retryAfter.Seconds()), contentTypeOptions, contentSecurityPolicy, body)
 }

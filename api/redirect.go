@@ -14,13 +14,6 @@ import (
 	"quinto/api/resource"
 )
 
-// The lifetimes of the two redirects, Kinto's defaults for version_prefix_redirect_ttl_seconds
-// (negative: no cache header) and trailing_slash_redirect_ttl_seconds.
-const (
-	versionRedirectTTL = -time.Second
-	slashRedirectTTL   = time.Hour
-)
-
 // outside answers a path that is not under /v1: Kinto's redirects to this version
 // and its 404 for other versions.
 func (s *Server) outside(ctx *fasthttp.RequestCtx, r *resource.Request) *resource.Response {
@@ -29,18 +22,21 @@ func (s *Server) outside(ctx *fasthttp.RequestCtx, r *resource.Request) *resourc
 		raw = target
 	}
 	path, _ := decodePath(raw)
+	redirects := s.options.Config.Redirects
 	switch {
-	case path == prefix:
-		return redirect(r, prefix+"/", slashRedirectTTL)
-	case strings.HasPrefix(path, prefix): // "/v10", "/v1x"
-		return s.problem(errNotFound)
-	case versioned(path):
-		return s.problem(errVersion)
+	case path == prefix && redirects.Slash:
+		return s.redirect(r, prefix+"/", redirects.SlashSeconds)
+	case strings.HasPrefix(path, prefix) && strings.HasSuffix(path, "/") && redirects.Slash: // "/v10/", "/v1x/"
+		return s.redirect(r, strings.TrimRight(path, "/"), redirects.SlashSeconds)
+	case strings.HasPrefix(path, prefix):
+		return s.unrouted(r, s.problem(errNotFound))
+	case versioned(path), !redirects.Version:
+		return s.unrouted(r, s.problem(errVersion))
 	case r.Method == fasthttp.MethodOptions: // "CORS responses should always have status 200"
-		return &resource.Response{Status: fasthttp.StatusOK,
-			Header: []resource.HeaderField{{Name: "Content-Type", Value: "text/html; charset=UTF-8"}}}
+		return s.unrouted(r, &resource.Response{Status: fasthttp.StatusOK,
+			Header: []resource.HeaderField{{Name: "Content-Type", Value: "text/html; charset=UTF-8"}}})
 	default:
-		return redirect(r, prefix+"/"+strings.TrimLeft(path, "/"), versionRedirectTTL)
+		return s.redirect(r, prefix+"/"+strings.TrimLeft(path, "/"), redirects.VersionSeconds)
 	}
 }
 
@@ -59,9 +55,16 @@ func slashRedirect(r *resource.Request) (string, bool) {
 	return prefix + path, path != ""
 }
 
+// unrouted adds to an answer what it has where no endpoint is.
+func (s *Server) unrouted(r *resource.Request, answer *resource.Response) *resource.Response {
+	answer.Header = append(answer.Header, s.cors.Unrouted(r.Header["origin"])...)
+	return answer
+}
+
 // redirect is a 307 to path with r's query, and the page that Kinto's framework
-// makes for it. A ttl of zero or more may be cached.
-func redirect(r *resource.Request, path string, ttl time.Duration) *resource.Response {
+// makes for it. It may be kept for so many seconds; if they are negative, it does
+// not say so.
+func (s *Server) redirect(r *resource.Request, path string, seconds int) *resource.Response {
 	location := (&url.URL{Path: path}).EscapedPath()
 	if r.Query != "" {
 		location += "?" + r.Query
@@ -71,12 +74,15 @@ func redirect(r *resource.Request, path string, ttl time.Duration) *resource.Res
 		{Name: "Content-Type", Value: contentType},
 		{Name: "Location", Value: r.Scheme + "://" + r.Host + location},
 	}}
-	if ttl >= 0 {
-		answer.Header = append(answer.Header,
-			resource.HeaderField{Name: "Cache-Control", Value: "max-age=" + strconv.Itoa(int(ttl.Seconds()))},
-			resource.HeaderField{Name: "Expires", Value: httpDate(time.Now().Add(ttl))})
+	now := time.Now()
+	switch expires := (resource.HeaderField{Name: "Expires", Value: httpDate(now.Add(time.Duration(seconds) * time.Second))}); {
+	case seconds > 0:
+		answer.Header = append(answer.Header, resource.HeaderField{Name: "Cache-Control", Value: "max-age=" + strconv.Itoa(seconds)}, expires)
+	case seconds == 0:
+		answer.Header = append(answer.Header, resource.HeaderField{Name: "Cache-Control", Value: "max-age=0, must-revalidate, no-cache, no-store"},
+			expires, resource.HeaderField{Name: "Last-Modified", Value: httpDate(now)}, resource.HeaderField{Name: "Pragma", Value: "no-cache"})
 	}
-	return answer
+	return s.unrouted(r, answer)
 }
 
 func redirectPage(accept, location string) (contentType, body string) {
@@ -90,13 +96,13 @@ func redirectPage(accept, location string) (contentType, body string) {
 		return false
 	}
 	switch {
-	case accept == "" || has("text/html", "text/*", "*/*"):
+	case has("text/html", "text/*", "*/*"):
 		return "text/html; charset=UTF-8", fmt.Sprintf("<html>\n <head>\n  <title>307 Temporary Redirect</title>\n </head>\n <body>\n"+
 			"  <h1>307 Temporary Redirect</h1>\n  "+text+"\n\n\n </body>\n</html>", html.EscapeString(location))
 	case has("application/json", "application/*"):
-		message, _ := json.Marshal(fmt.Sprintf(text, location) + "\n\n\n") // a string always has JSON
+		message, _ := json.Marshal(fmt.Sprintf(text, location) + "\n\n") // a string always has JSON
 		return "application/json", fmt.Sprintf(`{"message": %s, "code": "307 Temporary Redirect", "title": "Temporary Redirect"}`, message)
 	default:
-		return "text/plain; charset=UTF-8", "307 Temporary Redirect\n\n" + fmt.Sprintf(text, location) + "\n\n\n"
+		return "text/plain; charset=UTF-8", "307 Temporary Redirect\n\n" + fmt.Sprintf(text, location) + "\n\n"
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"math/rand/v2"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/valyala/fasthttp"
 
@@ -41,7 +42,7 @@ func (s *Server) render(ctx *fasthttp.RequestCtx, r *resource.Response) {
 			h.Add(f.Name, f.Value) // a name may repeat: WWW-Authenticate
 		}
 	}
-	if len(h.Peek(fasthttp.HeaderXContentTypeOptions)) == 0 {
+	if len(h.Peek(fasthttp.HeaderXContentTypeOptions)) == 0 && r.Status != fasthttp.StatusGone { // as Kinto does
 		h.Set(fasthttp.HeaderXContentTypeOptions, contentTypeOptions)
 	}
 	if len(h.Peek(fasthttp.HeaderContentSecurityPolicy)) == 0 {
@@ -52,6 +53,9 @@ func (s *Server) render(ctx *fasthttp.RequestCtx, r *resource.Response) {
 	}
 	if c := s.options.Config; c.Backoff > 0 && rand.IntN(100) < c.BackoffPercentage {
 		h.Set(backoffHeader, strconv.Itoa(c.Backoff))
+	}
+	if text := s.alerts.at(time.Now()); text != "" {
+		h.Set(alertHeader, text)
 	}
 	ctx.Response.SetBodyRaw(r.Body) // not copied: an answer is never changed
 }

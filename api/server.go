@@ -93,6 +93,8 @@ type Server struct {
 	routed  fasthttp.RequestHandler // Fiber's
 	bodies  *budget
 	utility map[string]utility
+	cors    *resource.CORS
+	alerts  alerts
 	base    context.Context // ends when Shutdown gives up waiting
 	cancel  context.CancelFunc
 	logger  hclog.Logger
@@ -108,7 +110,8 @@ const spareBuffer = 8 << 10
 
 // New makes a Server; Serve starts it.
 func New(o Options) *Server {
-	s := &Server{options: o, limits: o.Config.Limits, bodies: newBudget(o.Config), logger: o.Logger}
+	s := &Server{options: o, limits: o.Config.Limits, bodies: newBudget(o.Config), logger: o.Logger,
+		cors: resource.NewCORS(o.Config), alerts: newAlerts(o.Config)}
 	if s.logger == nil {
 		s.logger = hclog.NewNullLogger()
 	}
@@ -146,7 +149,7 @@ func New(o Options) *Server {
 // Serve answers the connections of ln, which it closes at the end, until Shutdown
 // or an error of ln. Call it once.
 func (s *Server) Serve(ln net.Listener) error {
-	ln = limitConnections(ln, s.limits.Connections, refusal())
+	ln = limitConnections(ln, s.limits.Connections, refusal(s.options.Config.Timeouts.RetryAfter))
 	s.mu.Lock()
 	s.listener = ln
 	stopped := s.stopped
@@ -196,6 +199,10 @@ func (s *Server) handle(ctx *fasthttp.RequestCtx) {
 		s.fail(ctx, e)
 		return
 	}
+	if s.alerts.over(time.Now()) && !clusterPath(ctx.Path()) {
+		s.fail(ctx, errGone)
+		return
+	}
 	if s.options.Config.ReadOnly && !ctx.IsGet() && !ctx.IsHead() && !ctx.IsOptions() { // whatever the path
 		s.fail(ctx, errMethod)
 		return
@@ -233,8 +240,8 @@ func (s *Server) route(ctx *fasthttp.RequestCtx) {
 		s.render(ctx, s.answerUtility(work, r, answer.answer))
 		return
 	}
-	if location, ok := slashRedirect(r); ok && !s.options.Service.Serves(r.Path) {
-		s.render(ctx, redirect(r, location, slashRedirectTTL))
+	if location, ok := slashRedirect(r); ok && s.options.Config.Redirects.Slash && !s.options.Service.Serves(r.Path) {
+		s.render(ctx, s.redirect(r, location, s.options.Config.Redirects.SlashSeconds))
 		return
 	}
 	s.render(ctx, s.options.Service.Do(work, r))

@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/valyala/fasthttp"
 
@@ -25,6 +26,13 @@ const (
 	// until it has applied N.
 	HashPath = "/__cluster__/hash"
 )
+
+// clusterPath reports whether a raw path is of the cluster's inside, which those who
+// operate it need also after the service has ended.
+func clusterPath(path []byte) bool {
+	rest, ok := strings.CutPrefix(string(path), prefix)
+	return ok && (rest == ClusterPath || rest == HashPath)
+}
 
 // ClusterStatus is what `quinto cluster status --json` prints. Its form is stable.
 type ClusterStatus struct {

@@ -63,7 +63,8 @@ func (s *Server) utilities() map[string]utility {
 	return map[string]utility{
 		"/__heartbeat__":   {"heartbeat", s.heartbeat},
 		"/__lbheartbeat__": {"lbheartbeat", fixed(func() []byte { return []byte("{}") })},
-		"/__version__":     {"version", fixed(version)},
+		"/__version__":     {"version", s.versionView(version)},
+		"/contribute.json": {"contribute.json", fixed(func() []byte { return []byte(contribute) })},
 		ClusterPath:        {"cluster", s.clusterStatus},
 		HashPath:           {"cluster_hash", s.clusterHash},
 	}
@@ -87,21 +88,27 @@ func (s *Server) BatchPart(ctx context.Context, r *resource.Request) *resource.R
 }
 
 func (s *Server) answerUtility(ctx context.Context, r *resource.Request, f func(context.Context, *resource.Request) *resource.Response) *resource.Response {
-	switch r.Method {
-	case fasthttp.MethodGet, fasthttp.MethodHead:
-		return f(ctx, r)
-	case fasthttp.MethodOptions: // the same preflight as of every endpoint without a resource
-		hello := *r
-		hello.Path = "/"
-		return s.options.Service.Do(ctx, &hello)
-	}
-	refused := s.problem(errMethod)
-	refused.Header = append(refused.Header, resource.HeaderField{Name: "Allow", Value: "GET, HEAD, OPTIONS"})
-	return refused
+	return s.cors.Endpoint(r, utilityMethods, func() *resource.Response { return f(ctx, r) })
 }
 
-// version is the configured version.json, else the program's own. Kinto answers
-// 500 without the file.
+var utilityMethods = []string{fasthttp.MethodGet, fasthttp.MethodHead}
+
+// contribute is the body of contribute.json (Mozilla's contribute.json schema).
+const contribute = `{"name":"quinto","description":"Kinto's JSON storage service as one replicated binary.",` +
+	`"repository":{"license":"Apache License (2.0)"},"participate":{"docs":"https://kinto.readthedocs.io/"},"bugs":{},` +
+	`"keywords":["JSON","Go","Raft","REST","API","Database"]}`
+
+// versionView answers the version. Kinto answers 500 without the file; here a
+// setting asks for that.
+func (s *Server) versionView(version func() []byte) func(context.Context, *resource.Request) *resource.Response {
+	project := s.options.Config.Project
+	if _, err := os.Stat(project.VersionJSONPath); err != nil && project.VersionNeedsFile {
+		return func(context.Context, *resource.Request) *resource.Response { return s.problem(errInternal) }
+	}
+	return fixed(version)
+}
+
+// version is the configured version.json, else the program's own.
 func (s *Server) version() []byte {
 	path := s.options.Config.Project.VersionJSONPath
 	if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() && info.Size() <= maxVersionFile {

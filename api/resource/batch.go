@@ -32,22 +32,26 @@ type batchSpec struct {
 // batchSpec validates the body of POST /batch; its error is a *Failure.
 func (s *Service) batchSpec(r *Request) (*batchSpec, error) {
 	if r.Method != http.MethodPost {
-		return nil, errMethod("POST, OPTIONS")
+		return nil, errMethod(s.cors.allow(batchMethods))
 	}
 	if err := checkMedia(mediaType(r.Header["content-type"]), jsonType); err != nil {
 		return nil, err
 	}
 	var body parsed
 	body.parse(r.Body, s.jsonLimits())
+	var foreign []problem
+	if bad := s.cors.refuse(r); bad != nil {
+		foreign = append(foreign, *bad)
+	}
 	switch {
 	case body.err != nil:
 		return nil, body.err
 	case body.fault != nil:
-		return nil, invalid(*body.fault, problem{location: "body", description: "Required"})
+		return nil, invalid(append(foreign, *body.fault, problem{location: "body", description: "Required"})...)
 	case body.empty:
 		body.value = canon.Value("{}")
 	}
-	v := &batchCheck{limit: s.cfg.Limits.BatchRequests, bytes: s.cfg.Limits.BodyBytes}
+	v := &batchCheck{problems: foreign, limit: s.cfg.Limits.BatchRequests, bytes: s.cfg.Limits.BodyBytes}
 	spec := v.batch(body.value)
 	if v.failure != nil {
 		return nil, v.failure
@@ -292,7 +296,9 @@ func (p *planner) runBatch(outer *Request, spec *batchSpec) (*outline, error) {
 		if c := p.s.cfg; c.Backoff > 0 && !part.raised && rand.IntN(100) < c.BackoffPercentage {
 			part.fields = append(slices.Clip(part.fields), HeaderField{"Backoff", strconv.Itoa(c.Backoff)})
 		}
-		out.batch = append(out.batch, entry{path: echo, head: r.Method == http.MethodHead, out: part})
+		e := entry{path: echo, head: r.Method == http.MethodHead, out: part}
+		p.s.share(&e, r)
+		out.batch = append(out.batch, e)
 		if spec.allOrNothing && part.status >= 400 {
 			p.undo()
 			return failedBatch(out.batch, spec, outer), nil

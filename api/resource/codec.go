@@ -66,9 +66,11 @@ const (
 	storedFieldLastModified protowire.Number = 3
 	storedFieldDeleted      protowire.Number = 4
 
-	entryFieldPath protowire.Number = 1
-	entryFieldHead protowire.Number = 2
-	entryFieldOut  protowire.Number = 3
+	entryFieldPath    protowire.Number = 1
+	entryFieldHead    protowire.Number = 2
+	entryFieldOut     protowire.Number = 3
+	entryFieldExposed protowire.Number = 4
+	entryFieldOrigin  protowire.Number = 5
 )
 
 func putBytes(b []byte, num protowire.Number, v []byte) []byte {
@@ -302,7 +304,9 @@ func (o *outline) append(b []byte) []byte {
 		if e.head {
 			enc = putUint(enc, entryFieldHead, 1)
 		}
-		b = putBytes(b, outFieldEntry, putBytes(enc, entryFieldOut, e.out.append(nil)))
+		enc = putBytes(enc, entryFieldOut, e.out.append(nil))
+		enc = putUint(enc, entryFieldExposed, uint64(e.exposed))
+		b = putBytes(b, outFieldEntry, putString(enc, entryFieldOrigin, e.origin))
 	}
 	return b
 }
@@ -376,6 +380,13 @@ func decodeEntry(b []byte, depth int) (e entry, err error) {
 			e.head = n != 0
 		case entryFieldOut:
 			e.out, err = decodeOutlineFields(data, depth+1)
+		case entryFieldExposed:
+			if n >= uint64(exposures) {
+				return unknown("exposure", num)
+			}
+			e.exposed = exposure(n)
+		case entryFieldOrigin:
+			e.origin = string(data)
 		default:
 			err = unknown("entry", num)
 		}

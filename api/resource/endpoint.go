@@ -96,15 +96,15 @@ func (e *endpoint) find(method string) *plugins.Route {
 	return nil
 }
 
-func (e *endpoint) allow() string {
-	var methods []string
+// methods are those that the endpoint has, in the order in which they were given.
+func (e *endpoint) methods() (methods []string) {
 	for i := range e.routes {
 		methods = append(methods, e.routes[i].Method)
 		if e.routes[i].Method == http.MethodGet {
 			methods = append(methods, http.MethodHead)
 		}
 	}
-	return strings.Join(append(methods, http.MethodOptions), ", ")
+	return methods
 }
 
 // Serves reports whether a path, below the version prefix, is of a plugin's route.
@@ -114,7 +114,10 @@ func (s *Service) Serves(path string) bool { return s.endpoints.at(path) != nil 
 func (p *planner) endpoint(r *Request, at *endpoint) (*outline, error) {
 	route := at.find(r.Method)
 	if route == nil {
-		return nil, errMethod(at.allow())
+		return nil, errMethod(p.s.cors.allow(at.methods()))
+	}
+	if bad := p.s.cors.refuse(r); bad != nil {
+		return nil, validation(*bad)
 	}
 	who, err := p.identify(r)
 	if err != nil {

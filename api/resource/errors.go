@@ -25,6 +25,7 @@ const (
 	ErrnoForbidden         = 121
 	ErrnoConstraint        = 122
 	ErrnoBackend           = 201
+	ErrnoServiceDeprecated = 202
 	ErrnoUndefined         = 999
 )
 
@@ -40,6 +41,12 @@ type Failure struct {
 	Header  []HeaderField
 
 	validation bool // found by a schema: Kinto returns it, all others it raises
+}
+
+// response of the failure, without a revision.
+func (f *Failure) response() *Response {
+	out := f.outline()
+	return &Response{Status: f.Status, Header: out.fields, Body: out.parts[0].literal}
 }
 
 // Error implements error.

@@ -2,8 +2,10 @@ package resource
 
 import (
 	"maps"
+	"net/http"
 	"slices"
 	"strconv"
+	"time"
 
 	"quinto/internal/canon"
 	"quinto/plugins"
@@ -22,7 +24,10 @@ var basicAuth = Capability{Name: "basicauth", Body: `{"description":"Very basic 
 // hello decides GET / (Kinto section 11).
 func (p *planner) hello(r *Request) (*outline, error) {
 	if !r.safe() {
-		return nil, errMethod("GET, HEAD, OPTIONS")
+		return nil, errMethod(p.s.cors.allow(helloMethods))
+	}
+	if bad := p.s.cors.refuse(r); bad != nil {
+		return nil, validation(*bad)
 	}
 	who, err := p.identify(r)
 	if err != nil {
@@ -39,6 +44,9 @@ func (p *planner) hello(r *Request) (*outline, error) {
 	b = canon.AppendString(append(b, `,"project_docs":`...), cfg.Project.Docs)
 	b = canon.AppendString(append(b, `,"url":`...), r.url("/"))
 	b = append(append(b, `,"config":`...), p.s.configInfo...)
+	if cfg.EOS.Date != "" {
+		b = canon.AppendString(append(b, `,"eos":`...), cfg.EOS.Date)
+	}
 	b = strconv.AppendInt(append(b, `,"settings":{"batch_max_requests":`...), int64(cfg.Limits.BatchRequests), 10)
 	b = strconv.AppendBool(append(b, `,"readonly":`...), cfg.ReadOnly)
 	b = strconv.AppendBool(append(b, `,"explicit_permissions":`...), cfg.ExplicitPermissions)
@@ -71,7 +79,10 @@ func (p *planner) hello(r *Request) (*outline, error) {
 	}
 	out := &outline{status: 200, fields: []HeaderField{contentTypeField}}
 	if cfg.ReadOnly {
-		out.fields = append(out.fields, cacheFields(cfg.Project.RootCacheExpires, p.now)...)
+		out.fields = append(out.fields, cacheFields(int64(cfg.Project.RootCacheExpires/time.Second), p.now)...)
+		if cfg.Project.RootCacheExpires == 0 { // Kinto's framework has the answer end as it begins
+			out.fields = append(out.fields, HeaderField{"Last-Modified", time.UnixMilli(int64(p.now)).UTC().Format(http.TimeFormat)})
+		}
 	}
 	out.literal(append(b, "}}"...))
 	return out, nil

@@ -10,6 +10,7 @@ import (
 
 	"quinto/fsm"
 	"quinto/internal/canon"
+	"quinto/internal/config"
 	"quinto/plugins"
 )
 
@@ -126,6 +127,23 @@ func on(kind string, permissions ...string) (out []Grant) {
 	return out
 }
 
+// uuidForm is that of UUID4 (kinto.core.storage.generators).
+const uuidForm = "xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx"
+
+// ValidUUID reports whether id has the form of a UUID in lower case.
+func ValidUUID(id string) bool {
+	if len(id) != len(uuidForm) {
+		return false
+	}
+	for i := range len(id) {
+		c := id[i]
+		if digit := c >= '0' && c <= '9' || c >= 'a' && c <= 'f'; digit != (uuidForm[i] == 'x') || !digit && c != '-' {
+			return false
+		}
+	}
+	return true
+}
+
 // Kinds returns the kinds of Kinto's core, each call a fresh table.
 func Kinds() []*Kind {
 	join := func(parts ...[]Grant) (out []Grant) {
@@ -191,20 +209,50 @@ func (k *Kind) own(grants []Grant) (out []string) {
 }
 
 // table finds kinds by where they stand in a path.
-type table struct{ byPlace map[place]*Kind }
+type table struct {
+	byPlace map[place]*Kind
+	offered map[offer]methods
+}
+
+// offer is one of the two endpoints of a kind.
+type offer struct {
+	kind   *Kind
+	object bool
+}
+
+// methods are those of an endpoint, in Kinto's order.
+type methods struct {
+	names []string
+	// plainHead: HEAD of the list is only GET without its body.
+	plainHead bool
+}
 
 type place struct{ parent, plural string }
 
 // CheckKinds returns an error about the first row that cannot be.
 func CheckKinds(kinds []*Kind) error {
-	_, err := newTable(kinds)
+	_, err := newTable(kinds, &config.Config{})
 	return err
 }
 
-func newTable(kinds []*Kind) (*table, error) {
-	t := &table{byPlace: map[place]*Kind{}}
+// generators are Kinto's, by the class that a setting names.
+var generators = map[string]struct {
+	newID   func() string
+	validID func(string) bool
+}{
+	config.NameGenerator: {NewName, ValidName},
+	config.RelaxedUUID:   {NewUUID, ValidName},
+	config.UUID4:         {NewUUID, ValidUUID},
+}
+
+// newTable makes the table of kinds as cfg has them; it sets what makes their ids.
+func newTable(kinds []*Kind, cfg *config.Config) (*table, error) {
+	t := &table{byPlace: map[place]*Kind{}, offered: map[offer]methods{}}
 	names := map[string]bool{"": true}
 	for _, k := range kinds {
+		if g, ok := generators[cfg.IDGenerators[k.Name]]; ok {
+			k.NewID, k.ValidID = g.newID, g.validID
+		}
 		at := place{k.Parent, k.Plural}
 		if k.Name == "" || k.Plural == "" || names[k.Name] || t.byPlace[at] != nil {
 			return nil, fmt.Errorf("resource: kind %q at %q is empty or there twice", k.Name, k.Plural)
@@ -217,8 +265,36 @@ func newTable(kinds []*Kind) (*table, error) {
 		}
 		names[k.Name] = true
 		t.byPlace[at] = k
+		t.offered[offer{k, false}] = offeredMethods(cfg, "plural", k, k.ListMethods, listMethods)
+		t.offered[offer{k, true}] = offeredMethods(cfg, "object", k, k.ObjectMethods, objectMethods)
 	}
 	return t, nil
+}
+
+var (
+	helloMethods  = []string{"GET", "HEAD"}
+	batchMethods  = []string{"POST"}
+	listMethods   = []string{"HEAD", "GET", "POST", "DELETE"}
+	objectMethods = []string{"GET", "PUT", "PATCH", "DELETE"}
+)
+
+// offeredMethods leaves out what settings turn off (Kinto 8.2, 8.5). GET brings
+// HEAD along.
+func offeredMethods(cfg *config.Config, endpoint string, k *Kind, own, all []string) (m methods) {
+	if own != nil {
+		all = own
+	}
+	for _, method := range all {
+		safe := method == "GET" || method == "HEAD"
+		if cfg.ReadOnly && !safe || !cfg.EndpointEnabled(endpoint, k.Name, method) || endpoint == "object" && method == "HEAD" {
+			continue
+		}
+		m.names = append(m.names, method)
+		if method == "GET" && !slices.Contains(m.names, "HEAD") {
+			m.names, m.plainHead = append(m.names, "HEAD"), endpoint == "plural"
+		}
+	}
+	return m
 }
 
 // link is one object on the way from a root list to what a request addresses.
@@ -234,6 +310,7 @@ type route struct {
 	links  []link // ancestors; for an object, it is the last
 	list   fsm.Path
 	object bool
+	offers methods
 }
 
 // maxSegments bounds the depth of a path: records lie at 6.
@@ -254,6 +331,7 @@ func (t *table) route(path string) (rt route, ok bool) {
 		}
 		rt.list = fsm.Path(path[:at])
 		if !more {
+			rt.offers = t.offered[offer{rt.kind, false}]
 			return rt, true
 		}
 		id, tail, more := strings.Cut(tail, "/")
@@ -264,6 +342,7 @@ func (t *table) route(path string) (rt route, ok bool) {
 		rt.links = append(rt.links, link{rt.kind, id, fsm.Path(path[:at])})
 		if !more {
 			rt.object = true
+			rt.offers = t.offered[offer{rt.kind, true}]
 			return rt, true
 		}
 		parent, rest = rt.kind.Name, tail
@@ -278,24 +357,7 @@ func (rt *route) parents() []link {
 	return rt.links
 }
 
-// The methods of lists and objects, in Kinto's order.
-var (
-	listMethods   = []string{"HEAD", "GET", "POST", "DELETE"}
-	objectMethods = []string{"GET", "HEAD", "PUT", "PATCH", "DELETE"}
-)
+// methods are those that the route has.
+func (rt *route) methods() []string { return rt.offers.names }
 
-func (rt *route) methods() []string {
-	own, all := rt.kind.ListMethods, listMethods
-	if rt.object {
-		own, all = rt.kind.ObjectMethods, objectMethods
-	}
-	if own != nil {
-		return own
-	}
-	return all
-}
-
-// allow is the Allow header of the route.
-func (rt *route) allow() string { return strings.Join(rt.methods(), ", ") + ", OPTIONS" }
-
-func (rt *route) allows(method string) bool { return slices.Contains(rt.methods(), method) }
+func (rt *route) allows(method string) bool { return slices.Contains(rt.offers.names, method) }

@@ -99,8 +99,12 @@ func (c *call) readList(q *query.Query, info *fsm.ListInfo) (*outline, error) {
 	if err := c.precondition(target{exists: true}); err != nil {
 		return nil, err
 	}
-	out := &outline{status: 200, fields: append(appendStamp(make([]HeaderField, 0, 6), info.Timestamp), noStore, contentTypeField)}
-	if c.r.Method == http.MethodHead {
+	out := &outline{status: 200, fields: append(appendStamp(make([]HeaderField, 0, 8), info.Timestamp), contentTypeField)}
+	var err error
+	if out.fields, err = c.caching(out.fields); err != nil {
+		return nil, err
+	}
+	if c.r.Method == http.MethodHead && !c.route.offers.plainHead {
 		n, err := c.count(q, info)
 		total := strconv.FormatInt(n, 10)
 		out.fields = append(out.fields, HeaderField{"Total-Objects", total}, HeaderField{"Total-Records", total})

@@ -5,6 +5,7 @@ import (
 	"math"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -12,8 +13,6 @@ import (
 	"quinto/fsm"
 	"quinto/internal/canon"
 )
-
-var noStore = HeaderField{"Cache-Control", "no-cache, no-store"}
 
 // object decides GET, HEAD, PUT, PATCH and DELETE of one object.
 func (c *call) object(problems []problem) (*outline, error) {
@@ -45,7 +44,10 @@ func (c *call) object(problems []problem) (*outline, error) {
 	if err := c.precondition(objectTarget(o)); err != nil {
 		return nil, err
 	}
-	out := &outline{status: 200, fields: append(appendStamp(make([]HeaderField, 0, 5), o.LastModified), noStore, contentTypeField)}
+	out := &outline{status: 200, fields: append(appendStamp(make([]HeaderField, 0, 6), o.LastModified), contentTypeField)}
+	if out.fields, err = c.caching(out.fields); err != nil {
+		return nil, err
+	}
 	return out, c.showObject(out, o)
 }
 
@@ -98,9 +100,10 @@ func (c *call) checkReadBody(problems []problem) error {
 			return c.body.err
 		}
 		if c.body.fault != nil {
-			return validation(*c.body.fault)
+			return validation(append(c.foreign, *c.body.fault)...)
 		}
 	}
+	problems = append(c.foreign, problems...)
 	if len(problems) > 0 {
 		return validation(problems...)
 	}
@@ -125,6 +128,7 @@ func (c *call) payload(problems []problem) (payload, error) {
 		return payload{}, c.body.err
 	}
 	pl, found := c.body.validate(c.route.kind, c.r.Method == http.MethodPatch)
+	found = append(slices.Clip(c.foreign), found...)
 	if c.body.fault == nil {
 		found = append(found, problems...) // without a body, Kinto sees no headers either
 	}

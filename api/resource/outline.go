@@ -19,8 +19,10 @@ type outline struct {
 	fields []HeaderField
 	stamp  opRange // ETag and Last-Modified: the highest time of these ops
 	raised bool    // an error: without the security headers inside a batch
-	parts  []part
-	batch  []entry // the answers of a batch; then parts are not used
+	// ownCORS: the headers of CORS are among the fields. Not stored.
+	ownCORS bool
+	parts   []part
+	batch   []entry // the answers of a batch; then parts are not used
 }
 
 // opRange names ops [from, to) of the transaction; empty: none.
@@ -40,6 +42,9 @@ type entry struct {
 	path string // as the batch echoes it: with the version prefix, decoded
 	head bool
 	out  *outline
+	// exposed and origin are of CORS; origin is what is allowed, "" if there is none.
+	exposed exposure
+	origin  string
 }
 
 func (o *outline) literal(b []byte) { o.parts = append(o.parts, part{literal: b}) }
@@ -187,6 +192,12 @@ func renderBatch(entries []entry, from source) ([]byte, error) {
 			for _, f := range securityFields {
 				b = appendField(b, f)
 			}
+		}
+		if names := plainExposed[e.exposed]; names != "" {
+			b = appendField(b, HeaderField{exposeHeader, names})
+		}
+		if e.origin != "" {
+			b = appendField(b, HeaderField{allowOriginHeader, e.origin})
 		}
 		if r.Status != http.StatusNotModified {
 			b = appendField(b, HeaderField{"Content-Length", strconv.Itoa(len(r.Body))})

@@ -1,6 +1,8 @@
 package resource
 
 import (
+	"slices"
+
 	"quinto/internal/canon"
 )
 
@@ -65,6 +67,7 @@ func (c *call) operations(problems []problem) ([]patchOperation, error) {
 		return nil, c.body.err
 	}
 	ops, found := c.body.readPatch()
+	found = append(slices.Clip(c.foreign), found...)
 	if c.body.fault == nil {
 		found = append(found, problems...)
 	}

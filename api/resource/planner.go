@@ -142,6 +142,7 @@ type call struct {
 	also    []fsm.Op // of hooks, behind the request's own
 
 	ifMatch, ifNoneMatch condition
+	foreign              []problem // an origin that is not allowed, found before all else
 }
 
 // at gives the object of a link, read once.
@@ -180,9 +181,12 @@ func (p *planner) answer(r *Request) (*outline, error) {
 		return p.other(r)
 	}
 	if !rt.allows(r.Method) {
-		return nil, errMethod(rt.allow())
+		return nil, errMethod(p.s.cors.allow(rt.methods()))
 	}
 	c := &call{planner: p, r: r, route: rt}
+	if bad := p.s.cors.refuse(r); bad != nil {
+		c.foreign = append(c.foreign, *bad)
+	}
 	c.setLinks(rt.links)
 	if err := c.prepare(); err != nil {
 		return nil, err
@@ -223,7 +227,7 @@ func (p *planner) other(r *Request) (*outline, error) {
 	if resp == nil {
 		return nil, errNoRoute()
 	}
-	out := &outline{status: resp.Status, fields: resp.Header}
+	out := &outline{status: resp.Status, fields: resp.Header, ownCORS: true, raised: resp.Status == http.StatusMethodNotAllowed}
 	out.literal(resp.Body)
 	return out, nil
 }

@@ -93,14 +93,18 @@ func appendStamp(fields []HeaderField, t fsm.Timestamp) []HeaderField {
 	return append(fields, HeaderField{"ETag", string(etag)}, HeaderField{"Last-Modified", date})
 }
 
+// maxKept bounds, in seconds, how far Expires lies ahead: a hundred years.
+const maxKept = 100 * 365 * 24 * 3600
+
 // cacheFields let whoever gets an answer keep it for a while, in the words of
-// Kinto's framework; 0 forbids it.
-func cacheFields(keep time.Duration, now fsm.Timestamp) []HeaderField {
-	expires := HeaderField{"Expires", time.UnixMilli(int64(now)).Add(keep).UTC().Format(http.TimeFormat)}
-	if keep <= 0 {
+// Kinto's framework; 0 seconds forbid it.
+func cacheFields(seconds int64, now fsm.Timestamp) []HeaderField {
+	until := time.UnixMilli(int64(now)).Add(time.Duration(min(seconds, maxKept)) * time.Second)
+	expires := HeaderField{"Expires", until.UTC().Format(http.TimeFormat)}
+	if seconds == 0 {
 		return []HeaderField{{"Cache-Control", "max-age=0, must-revalidate, no-cache, no-store"}, expires, {"Pragma", "no-cache"}}
 	}
-	return []HeaderField{{"Cache-Control", "max-age=" + strconv.Itoa(int(keep/time.Second))}, expires}
+	return []HeaderField{{"Cache-Control", "max-age=" + strconv.FormatInt(seconds, 10)}, expires}
 }
 
 // URL of a path under the version prefix, as this request's client sees it.

@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
-	"strings"
 	"sync"
 	"time"
 
@@ -79,6 +78,7 @@ type Service struct {
 	policies     []plugins.Authenticator
 	hooks        []plugins.BeforeCommit
 	table        *table
+	cors         *CORS
 	capabilities []Capability
 	// moreCapabilities are asked at each hello.
 	moreCapabilities []plugins.CapabilityProvider
@@ -100,11 +100,11 @@ func New(o Options) (*Service, error) {
 	if o.Kinds == nil {
 		o.Kinds = Kinds()
 	}
-	t, err := newTable(o.Kinds)
+	t, err := newTable(o.Kinds, o.Config)
 	if err != nil {
 		return nil, err
 	}
-	s := &Service{node: o.Node, cfg: o.Config, policies: o.Authenticators, hooks: o.Hooks, table: t, capabilities: o.Capabilities,
+	s := &Service{node: o.Node, cfg: o.Config, policies: o.Authenticators, hooks: o.Hooks, table: t, cors: NewCORS(o.Config), capabilities: o.Capabilities,
 		moreCapabilities: o.Providers, users: o.Users, aliases: o.Aliases, version: o.Version, configInfo: o.ConfigInfo, other: o.Other, meter: o.Meter, log: o.Logger}
 	if s.endpoints, err = newEndpoints(o.Endpoints); err != nil {
 		return nil, err
@@ -133,6 +133,17 @@ const revisionHeader = "Quinto-Revision"
 // Do answers any request of the table of kinds, of /batch and of /, on any node.
 // Everything that goes wrong is a Response.
 func (s *Service) Do(ctx context.Context, r *Request) *Response {
+	resp := s.do(ctx, r)
+	resp.Header = s.cors.append(resp.Header, s.exposure(r, resp.Status), r.Header["origin"])
+	return resp
+}
+
+func (s *Service) do(ctx context.Context, r *Request) *Response {
+	if r.Method == http.MethodOptions && s.cors.enabled() {
+		resp := s.preflight(r)
+		resp.Header = withRevision(resp.Header, s.staleRevision(ctx))
+		return resp
+	}
 	if f := s.static(r); f != nil {
 		return s.finish(nil, f, nil, s.staleRevision(ctx))
 	}
@@ -178,21 +189,18 @@ func namesWrite(body []byte) bool {
 
 // static finds what needs no state to be refused.
 func (s *Service) static(r *Request) *Failure {
-	if s.cfg.ReadOnly && !r.safe() && r.Method != http.MethodOptions {
+	if s.cfg.ReadOnly && !r.safe() {
 		return &Failure{Status: 405, Errno: ErrnoMethodNotAllowed, Message: notAllowed}
 	}
 	if r.Path == "/" || r.Path == batchPath {
-		return s.options(r)
+		return nil
 	}
 	if s.alias(r.Path) != nil {
-		return s.options(r)
+		return nil
 	}
 	if at := s.endpoints.at(r.Path); at != nil {
-		switch {
-		case r.Method == http.MethodOptions:
-			return s.options(r)
-		case at.find(r.Method) == nil:
-			return errMethod(at.allow())
+		if at.find(r.Method) == nil {
+			return errMethod(s.cors.allow(at.methods()))
 		}
 		return nil
 	}
@@ -200,29 +208,10 @@ func (s *Service) static(r *Request) *Failure {
 	switch {
 	case !ok:
 		return errNoRoute()
-	case r.Method == http.MethodOptions:
-		return s.options(r)
 	case !rt.allows(r.Method):
-		return errMethod(rt.allow())
+		return errMethod(s.cors.allow(rt.methods()))
 	}
 	return nil
-}
-
-// options refuses a preflight that is none, as Kinto does.
-func (s *Service) options(r *Request) *Failure {
-	if r.Method != http.MethodOptions {
-		return nil
-	}
-	var problems []problem
-	for _, name := range []string{"Origin", "Access-Control-Request-Method"} {
-		if r.Header[strings.ToLower(name)] == "" {
-			problems = append(problems, problem{location: "header", name: name, description: "this header is mandatory"})
-		}
-	}
-	if problems == nil {
-		return nil
-	}
-	return invalid(problems...)
 }
 
 func (s *Service) staleRevision(ctx context.Context) fsm.Revision {
@@ -251,8 +240,13 @@ func (s *Service) finish(out *outline, err error, from source, revision fsm.Revi
 	if err != nil {
 		resp, _ = s.failure(err).outline().render(nil)
 	}
-	resp.Header = append(resp.Header[:len(resp.Header):len(resp.Header)], HeaderField{revisionHeader, strconv.FormatUint(uint64(revision), 10)})
+	resp.Header = withRevision(resp.Header, revision)
 	return resp
+}
+
+// withRevision adds the revision to headers that may be shared; to the result more may be appended.
+func withRevision(fields []HeaderField, revision fsm.Revision) []HeaderField {
+	return append(slices.Clip(fields), HeaderField{revisionHeader, strconv.FormatUint(uint64(revision), 10)})
 }
 
 const unavailable = "Service temporary unavailable due to overloading or maintenance, please retry later."

@@ -66,6 +66,19 @@ type Config struct {
 	HTTP HTTP
 	// Project is what the hello view says about the service.
 	Project Project
+	// CORS is what browsers on other sites are allowed.
+	CORS CORS
+	// EOS is the end of the service.
+	EOS EOS
+	// Redirects say which URLs lead to another.
+	Redirects Redirects
+	// CacheExpires are the seconds for which the anonymous may keep answers, by resource ("record"), and for records also
+	// by "<bucket>.record", "<bucket>.<collection>.record" and the older forms with `_` (Kinto 8.4).
+	CacheExpires map[string]int64
+	// Disabled holds what EndpointEnabled asks for.
+	Disabled map[string]bool
+	// IDGenerators are Kinto's classes of generators of ids, by resource.
+	IDGenerators map[string]string
 	// Auth is who may be whom.
 	Auth Auth
 	// Principals are permissions granted by settings (Kinto 5.3), by
@@ -150,6 +163,8 @@ type Project struct {
 	ErrorInfoLink string
 	// VersionJSONPath is the file that `__version__` sends.
 	VersionJSONPath string
+	// VersionNeedsFile answers 500 without that file, as Kinto does.
+	VersionNeedsFile bool
 	// RootCacheExpires is how long the hello view may be cached.
 	RootCacheExpires time.Duration
 }

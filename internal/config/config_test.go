@@ -208,6 +208,12 @@ func TestBadSettings(t *testing.T) {
 		"record size": {"quinto.limit_body_bytes = 2048", "quinto.limit_record_bytes: is more than"},
 		"events":      {"quinto.events_retained = 2000000", "default: quinto.events_maximum: is less"},
 		"other file":  {"use = config:other.ini", "cannot be included"},
+		"origin":      {"cors_origins = https://[z-a].example", "cors_origins: \"https://[z-a].example\" cannot be used"},
+		"end":         {"eos = soon", `eos: "soon" cannot be used (allowed: a date such as 2030-01-31`},
+		"ttl":         {"trailing_slash_redirect_ttl_seconds = -2", "-2 is out of bounds (allowed: -1 to"},
+		"lifetime":    {"b.record_cache_expires_seconds = long", `b.record_cache_expires_seconds: "long" is not a whole number`},
+		"endpoint":    {"object_record_put_enabled = maybe", `object_record_put_enabled: "maybe" is neither true nor false`},
+		"generator":   {"record_id_generator = my.Generator", `record_id_generator: "my.Generator" cannot be used (allowed: kinto.views.NameGenerator, kinto.views.RelaxedUUID, kinto.core.storage.generators.UUID4`},
 		"no divider":  {"readonly", "is not an INI file"},
 	}
 	for name, test := range cases {
@@ -267,7 +273,7 @@ func TestTableOfSettings(t *testing.T) {
 		}
 		seen[row.Name] = true
 		if row.Name != PortKey {
-			if err := row.assign(&Config{Principals: map[string][]string{}}, row.Default); err != nil {
+			if err := row.assign(&Config{Principals: map[string][]string{}, IDGenerators: map[string]string{}}, row.Default); err != nil {
 				t.Errorf("%s: the default is refused: %v", row.Name, err)
 			}
 		}

@@ -65,13 +65,18 @@ func Load(opts Options) (*Config, error) {
 	for name, text := range opts.Flags {
 		l.values[name] = entry{text: text, source: "command line", key: name}
 	}
-	c := &Config{Path: opts.Path, Principals: map[string][]string{}, lookup: l.lookup, Logging: l.logging}
+	c := &Config{Path: opts.Path, Principals: map[string][]string{}, lookup: l.lookup, Logging: l.logging,
+		CacheExpires: map[string]int64{}, Disabled: map[string]bool{}, IDGenerators: map[string]string{}}
 	for _, row := range rows {
 		if err := l.assign(c, row); err != nil {
 			return nil, err
 		}
 	}
 	c.Memory = Text(l.values["storage_backend"].text) == memoryStorage
+	c.EOS.At, _ = parseDate(c.EOS.Date) // checked by its row
+	if err := l.edgeFamilies(c); err != nil {
+		return nil, err
+	}
 	if err := l.policies(c); err != nil {
 		return nil, err
 	}

@@ -27,7 +27,7 @@ type Setting struct {
 	// check refuses a text by saying what is allowed; nil accepts all.
 	check func(text string) (allowed string, ok bool)
 	// field returns where the value goes: a pointer to string, bool, int, int64,
-	// []string or time.Duration, or a grant; nil: known, without effect.
+	// []string or time.Duration, a grant or a named; nil: known, without effect.
 	field func(c *Config) any
 }
 
@@ -65,7 +65,7 @@ func knowledge(effective []string) func(name string) (known, effect bool) {
 	}
 	groups := append(kintoOfPlugins(), kintoWithoutEffect()...)
 	return func(name string) (known, effect bool) {
-		if rows[name] || strings.HasPrefix(name, policyPrefix) || strings.HasPrefix(name, listenerPrefix) {
+		if rows[name] || strings.HasPrefix(name, policyPrefix) || strings.HasPrefix(name, listenerPrefix) || edgeFamily(name) {
 			return true, true
 		}
 		for _, pattern := range effective {
@@ -130,7 +130,11 @@ line of warning that lists them.
 	section("[server:main]", serverSettings())
 	section("[app:main]: Kinto's settings", append(kintoSettings(), principalSettings()...))
 	b.WriteString("Families: `multiauth.policy.<name>.use` and its parameters, for each name in `multiauth.policies`;\n" +
-		"`event_listeners.<name>.use`, `.actions` (create update delete; flush), `.resources` (all), `.url`, `.secret` and further parameters,\nfor each name in `event_listeners`.\n\n")
+		"`event_listeners.<name>.use`, `.actions` (create update delete; flush), `.resources` (all), `.url`, `.secret` and further parameters,\nfor each name in `event_listeners`.\n\n" +
+		"`<resource>_cache_expires_seconds`: how long the anonymous may keep answers about a resource (bucket, collection, group, record); 0 forbids it.\n" +
+		"For records also `<bucket>.record_cache_expires_seconds` and `<bucket>.<collection>.record_cache_expires_seconds`, the narrowest counts, and the older forms with `_`;\n" +
+		"a collection's attribute `cache_expires` counts if it is more. `plural_<resource>_<method>_enabled` and `object_<resource>_<method>_enabled`, `false`: that method\n" +
+		"on the resource's list or objects answers 405.\n\n")
 	section("[app:main]: quinto's own settings", quintoSettings())
 	b.WriteString("## Settings of built-in plugins\n\nThey have an effect when `includes` names the plugin, or a policy uses it; see [plugins.md](plugins.md).\n\n| names | for |\n| --- | --- |\n")
 	for _, group := range kintoOfPlugins() {

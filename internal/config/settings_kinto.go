@@ -21,7 +21,7 @@ func serverSettings() []Setting {
 // (kinto/__init__.py over kinto/core/__init__.py), except for storage_backend: a
 // backend that is not named is durable.
 func kintoSettings() []Setting {
-	return append(append(append(requestSettings(), backendSettings()...), projectSettings()...), observeSettings()...)
+	return append(append(append(append(requestSettings(), edgeSettings()...), backendSettings()...), projectSettings()...), observeSettings()...)
 }
 
 func requestSettings() []Setting {
@@ -124,12 +124,8 @@ func kintoWithoutEffect() []nameGroup {
 		{"*_principals", "grants on other resources"},
 		{"experimental_collection_schema_validation", "JSON schema"},
 		{"multiauth.authorization_policy multiauth.groupfinder", "authorization, always Kinto's own rules"},
-		{"id_generator *_id_generator", "generators of ids, always Kinto's own"},
-		{"cors_origins cors_max_age_seconds cornice.*", "CORS"},
-		{"version_prefix_redirect_* trailing_slash_redirect_*", "redirects"},
-		{"eos eos_message eos_url", "end of service"},
-		{"*_cache_expires_seconds", "caching by clients"},
-		{"plural_*_enabled object_*_enabled", "disabled endpoints"},
+		{"id_generator *_id_generator", "generators of ids of other resources, always Kinto's own"},
+		{"cornice.*", "CORS"},
 		{"history.* attachment.* signer.* kinto-emailer.* mail.* quotas.* changes.* openid.*", "plugins"},
 		{"admin_assets_path prometheus_* statsd_*", "the admin and metrics, unless `includes` names their plugin"},
 		{"sentry_* newrelic_* profiler_enabled profiler_dir", "tracing of the Python server; docs/operations.md says what to use instead"},

@@ -37,6 +37,8 @@ func clusterSettings() []Setting {
 		{Name: "quinto.expect", Default: "0", Optional: true, Max: 9, Doc: "How many empty nodes found a cluster together; 0: a single node bootstraps itself.",
 			field: func(c *Config) any { return &c.Cluster.Expect }},
 		{Name: "quinto.expose_revision_header", Default: "false", Doc: "Let browsers read `Quinto-Revision`.", field: func(c *Config) any { return &c.ExposeRevision }},
+		{Name: "quinto.version_needs_file", Default: "false", Doc: "Answer `__version__` with 500 when `version_json_path` does not exist, as Kinto does; else it tells the program's own version.",
+			field: func(c *Config) any { return &c.Project.VersionNeedsFile }},
 		{Name: "quinto.cluster_status_principals", Doc: "Who may read the cluster's status over HTTP from elsewhere than the machine itself.",
 			field: func(c *Config) any { return &c.StatusPrincipals }},
 	}

@@ -65,6 +65,8 @@ func (s Setting) assign(c *Config, raw string) *SettingError {
 		*place = text
 	case *[]string:
 		*place = List(raw)
+	case named:
+		place.into[place.key] = text
 	case grant:
 		if list := List(raw); len(list) > 0 {
 			place.into[place.key] = list

@@ -9,22 +9,17 @@ import (
 	"slices"
 	"sort"
 	"strings"
+	"time"
 )
 
 // ignoredHeaders are not compared, each for its reason. Names are in canonical form.
 var ignoredHeaders = map[string]string{
-	"Date":                             "the clock",
-	"Server":                           "the program's name",
-	"Connection":                       "between client and server only",
-	"Keep-Alive":                       "between client and server only",
-	"Transfer-Encoding":                "between client and server only",
-	"Access-Control-Expose-Headers":    "CORS is compared by a later suite",
-	"Access-Control-Allow-Origin":      "CORS is compared by a later suite",
-	"Access-Control-Allow-Methods":     "CORS is compared by a later suite",
-	"Access-Control-Allow-Headers":     "CORS is compared by a later suite",
-	"Access-Control-Max-Age":           "CORS is compared by a later suite",
-	"Access-Control-Allow-Credentials": "CORS is compared by a later suite",
-	"Quinto-Revision":                  "the target's own; its presence is checked",
+	"Date":              "the clock",
+	"Server":            "the program's name",
+	"Connection":        "between client and server only",
+	"Keep-Alive":        "between client and server only",
+	"Transfer-Encoding": "between client and server only",
+	"Quinto-Revision":   "the target's own; its presence is checked",
 }
 
 var (
@@ -124,11 +119,38 @@ func (c *comparison) headers(prefix string, a, b map[string]string, skipLength b
 		switch canonical {
 		case "Last-Modified":
 			textA, textB = httpDate(textA, etagOf(a)), httpDate(textB, etagOf(b))
+			textB = sameDate(textA, textB)
+		case "Expires":
+			textB = sameDate(textA, textB)
+		case "Access-Control-Expose-Headers", "Access-Control-Allow-Headers": // sets, which Python sends in any order
+			textA, textB = sortedNames(textA), sortedNames(textB)
 		case "Next-Page":
 			textA, textB = pageURL(textA), pageURL(textB)
 		}
 		c.value(field, textA, textB)
 	}
+}
+
+// clockSlack is how far apart two answers to one request may have been made.
+const clockSlack = 3 * time.Second
+
+// sameDate gives a where b is the same date but for the time between two answers.
+func sameDate(a, b string) string {
+	atA, errA := http.ParseTime(a)
+	atB, errB := http.ParseTime(b)
+	if errA != nil || errB != nil || atA.Sub(atB).Abs() > clockSlack {
+		return b
+	}
+	return a
+}
+
+func sortedNames(list string) string {
+	names := strings.Split(list, ",")
+	for i := range names {
+		names[i] = strings.TrimSpace(names[i])
+	}
+	sort.Strings(names)
+	return strings.Join(names, ", ")
 }
 
 func (c *comparison) presence(field, textA string, inA bool, textB string, inB bool) {

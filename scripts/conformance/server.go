@@ -159,6 +159,9 @@ func (p *process) waitReady(ctx context.Context) error {
 			continue
 		}
 		resp.Body.Close()
+		if resp.StatusCode == http.StatusGone { // its service has ended: it answers nothing else
+			return nil
+		}
 		if resp.StatusCode == http.StatusOK && p.acceptsWrites(client) {
 			return nil
 		}
