@@ -12,11 +12,12 @@ import (
 	"github.com/spf13/cobra"
 
 	"quinto/fsm"
+	"quinto/plugins"
 )
 
 // cachePrefix begins the names of replicated settings that are a cache in Kinto's
 // sense: whatever keeps one there can do without it.
-const cachePrefix = "cache/"
+const cachePrefix = plugins.CachePrefix
 
 // deletionsPerWrite bounds the operations of one transaction of flush-cache.
 const deletionsPerWrite = 1000
