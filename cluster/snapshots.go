@@ -13,7 +13,7 @@ import (
 const minTrailing = 64
 
 // snapshotLoop takes a snapshot when the log has grown by enough bytes or
-// entries: raft alone counts entries, which may be 100 bytes or 6 MiB. A local
+// entries: raft alone counts entries, which may be 100 bytes or 7 MiB. A local
 // snapshot copies nothing, so it may be frequent.
 func (n *Node) snapshotLoop() {
 	tick := time.NewTicker(n.cfg.SnapshotInterval)

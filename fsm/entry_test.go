@@ -160,7 +160,7 @@ func TestEntryOfImport(t *testing.T) {
 	if err != nil || o.Of == nil || *o.Of != (Ref{}) || o.LastModified != 5 || string(o.Data) != `{"target":{}}` {
 		t.Fatalf("%+v %v", o, err)
 	}
-	if _, err := NewOverlay(n.view(), 9).Version("/buckets/b", stagedVersion); !errors.Is(err, ErrTrimmed) {
+	if _, err := NewOverlay(n.view(), 9).Version("/buckets/b", StagedRevision); !errors.Is(err, ErrTrimmed) {
 		t.Fatal(err)
 	}
 }

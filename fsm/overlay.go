@@ -21,12 +21,12 @@ type Overlay struct {
 	trees   []Path // deleted with everything under them
 	flushes int    // so many times all of it was flushed: of base, only the times of root lists are left
 	pins    map[Path]struct{}
-	made    []Object // what was staged, in order: the version stagedVersion+i
+	made    []Object // what was staged, in order: the version StagedRevision+i
 }
 
-// stagedVersion marks the revisions that an Overlay gives: those of Apply are
-// below it.
-const stagedVersion Revision = 1 << 63
+// StagedRevision is the lowest of the revisions that an Overlay gives: those of
+// Apply are below it.
+const StagedRevision Revision = 1 << 63
 
 var _ Reader = (*Overlay)(nil)
 
@@ -92,7 +92,7 @@ func (o *Overlay) stageObject(op Op) (Object, error) {
 	if err != nil {
 		return Object{}, err
 	}
-	n := Object{Path: op.Path, Revision: stagedVersion + Revision(len(o.made)), Deleted: !put}
+	n := Object{Path: op.Path, Revision: StagedRevision + Revision(len(o.made)), Deleted: !put}
 	if put {
 		n.Data, n.ACL, n.Members = op.Data, op.ACL, op.Members
 	}
@@ -235,10 +235,10 @@ func (o *Overlay) pin(p Path, n *Object) {
 
 // Version implements Reader.
 func (o *Overlay) Version(p Path, r Revision) (Object, error) {
-	if r < stagedVersion {
+	if r < StagedRevision {
 		return o.base.Version(p, r)
 	}
-	if i := r - stagedVersion; i < Revision(len(o.made)) && o.made[i].Path == p {
+	if i := r - StagedRevision; i < Revision(len(o.made)) && o.made[i].Path == p {
 		o.pins[p.List()] = struct{}{}
 		return o.made[i], nil
 	}

@@ -3,11 +3,11 @@ package fsm
 // Limits of what one transaction may carry; passing one is ErrTooLarge or a
 // decode error, so no leader can log an entry that others refuse.
 const (
-	MaxTxnBytes       = 6 << 20 // one Txn (a batch of 4 MiB with its escapes), alone in its entry
+	MaxTxnBytes       = 7 << 20 // one Txn (a batch of 4 MiB with its escapes, a list DELETE with its history), alone in its entry
 	MaxGroupBytes     = 512 << 10
 	MaxGroupTxns      = 256
 	MaxRequestIDBytes = 64
-	MaxOps            = 20_000 // a list DELETE of storage_max_fetch_size, twice
+	MaxOps            = 24_000 // a list DELETE of storage_max_fetch_size with its history
 	MaxCompares       = 50_000
 )
 

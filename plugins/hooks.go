@@ -2,6 +2,7 @@ package plugins
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 
@@ -25,6 +26,10 @@ type Change struct {
 	// Also adds an operation to the transaction of the change, behind those of the
 	// request that makes it. Hooks are not asked about it.
 	Also func(op fsm.Op)
+	// Memo is what hooks want to remember from one change of a request to the next,
+	// while it is decided once: operations of Also are not in View before the request
+	// is through. Keys begin with the plugin's name.
+	Memo map[string]any
 }
 
 // BeforeCommit is asked on the leader about each write, while it is decided.
@@ -36,6 +41,10 @@ type Change struct {
 type BeforeCommit interface {
 	BeforeCommit(ctx context.Context, c *Change) error
 }
+
+// ErrDenied refuses a request for want of permission: with a 401 and its challenges
+// when nobody is authenticated, else with a 403.
+var ErrDenied = errors.New("plugins: denied")
 
 // Veto is the error by which a hook refuses a write.
 type Veto struct {

@@ -28,10 +28,20 @@ type Kind struct {
 	NewID    func() string     // makes the id of a POST without one; nil: eight characters
 	ValidID  func(string) bool // nil: Kinto's rule for names
 	// ListMethods and ObjectMethods are those that exist, in the order of the Allow
-	// header, which adds OPTIONS; nil: all.
+	// header, which adds OPTIONS; nil: all. With no methods at all an object has no
+	// address.
 	ListMethods, ObjectMethods []string
 	// Fields are those that a query may name; nil: any.
 	Fields []string
+	// TextFields hold texts only: a filter's number is compared as a text.
+	TextFields []string
+	// PlainHead makes HEAD of a list the GET without its body; otherwise it counts.
+	PlainHead bool
+	// Show makes the data of an object as clients and queries see it, a canonical JSON
+	// object without id and last_modified; nil shows what is stored. Unless whole is
+	// set, the field Late, which is dear to find out, may be left out.
+	Show func(r fsm.Reader, o *fsm.Object, whole bool) ([]byte, error)
+	Late string
 	// Check validates and completes the data of a PUT or POST, or the merged data of
 	// a PATCH: a JSON object without white space, maybe with id and last_modified. It
 	// returns the data to store and what is wrong, with names relative to the data.
@@ -106,6 +116,9 @@ type RouteResponse struct {
 	Status int
 	Header map[string]string
 	Body   []byte
+	// Err, when not nil, stands in place of all that: ErrDenied, a *Veto, or whatever
+	// is a 500.
+	Err error
 }
 
 // RoutePlan is what a Route's Plan came to. Without Ops nothing is written.

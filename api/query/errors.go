@@ -10,9 +10,10 @@ type Detail struct {
 	Name        string // the parameter; meaningless if NoName
 	NoName      bool   // Kinto's "name": null
 	Description string
+	Location    string // Location, unless it says otherwise
 }
 
-// Location of every Detail.
+// Location of a Detail.
 const Location = "querystring"
 
 // Error says why a query is refused: HTTP 400, errno 107 (invalid parameters). Details are sorted as Kinto sorts them.

@@ -52,7 +52,8 @@ func (p *parse) fields() error {
 	}
 	if unknown != nil {
 		slices.Sort(unknown)
-		return refuse("Invalid _fields parameter", fmt.Sprintf("Fields %s do not exist", strings.Join(slices.Compact(unknown), ",")))
+		return newError(Detail{Name: "Invalid _fields parameter", Location: "body", // Kinto's words
+			Description: fmt.Sprintf("Fields %s do not exist", strings.Join(slices.Compact(unknown), ","))})
 	}
 	p.q.Fields = f
 	return nil

@@ -115,6 +115,9 @@ func (p *parse) filter(name string, value canon.Value) error {
 			value = timestampNumber(value)
 		}
 	}
+	if slices.Contains(p.TextFields, field) && (value.IsInt() || value.Kind() == canon.Bool) {
+		value = stringValue(canon.Python(value))
+	}
 	f := filter{field: field, path: strings.Split(field, "."), op: o, value: value}
 	switch o {
 	case opIn, opExclude, opContainsAny:

@@ -46,6 +46,9 @@ type Options struct {
 	// KnownFields lists the fields of a resource with a strict schema (history, permissions), besides id, last_modified
 	// and deleted. Nil: any field may be asked for.
 	KnownFields []string
+	// TextFields hold texts only: an integer or boolean that a filter compares one with is taken as the text that Python
+	// makes of it (kinto.plugins.history: record_id=1).
+	TextFields []string
 	// Delete says that the request is a DELETE: _fields is ignored.
 	Delete bool
 }
@@ -154,6 +157,16 @@ func (q *Query) BeforeBound() (int64, bool) { return q.before, q.before != math.
 // SeenTimestamp gives the highest timestamp that the client has shown (_since or _token); false if it showed none. A replica
 // whose list is older has not caught up with what this client knows.
 func (q *Query) SeenTimestamp() (int64, bool) { return q.seen, q.seen != math.MinInt64 }
+
+// Uses reports whether a filter or the order looks at the field of that name or into it.
+func (q *Query) Uses(name string) bool {
+	within := func(field string) bool {
+		root, _, _ := strings.Cut(field, ".")
+		return root == name
+	}
+	return slices.ContainsFunc(q.filters, func(f filter) bool { return within(f.field) }) ||
+		slices.ContainsFunc(q.Sort, func(s Sort) bool { return within(s.Field) })
+}
 
 // IDs gives the ids to which filters on id restrict the matches, sorted and unique; false if any id can match.
 func (q *Query) IDs() ([]string, bool) {

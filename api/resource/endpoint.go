@@ -1,6 +1,7 @@
 package resource
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"net/http"
@@ -127,9 +128,14 @@ func (p *planner) endpoint(r *Request, at *endpoint) (*outline, error) {
 	asked := &plugins.RouteRequest{Method: r.Method, Path: r.Path, Query: r.Query, Base: r.url(""), Params: params, Header: r.Header,
 		Body: r.Body, UserID: who.user, Principals: who.principals, View: p.state, Now: p.now, Client: r.Client}
 	if route.Plan == nil {
-		return routeOutline(route.Handle(p.ctx, asked)), nil
+		got := route.Handle(p.ctx, asked)
+		return routeOutline(got), p.refusal(got.Err, who)
 	}
 	plan, err := route.Plan(p.ctx, asked)
+	if err == nil {
+		err = plan.Response.Err
+	}
+	err = p.refusal(err, who)
 	if err != nil {
 		return nil, err
 	}
@@ -139,6 +145,14 @@ func (p *planner) endpoint(r *Request, at *endpoint) (*outline, error) {
 		}
 	}
 	return routeOutline(&plan.Response), nil
+}
+
+// refusal makes the answer of a plugin's error.
+func (p *planner) refusal(err error, who *identity) error {
+	if errors.Is(err, plugins.ErrDenied) {
+		return errDenied(who, p.s.challenges)
+	}
+	return err
 }
 
 // routeOutline is a plugin's answer as an outline.

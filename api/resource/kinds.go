@@ -51,6 +51,11 @@ type Kind struct {
 	ListMethods, ObjectMethods []string
 	// Fields are those that a query may name; nil: any.
 	Fields []string
+	// TextFields, PlainHead, Show and Late: see plugins.Kind.
+	TextFields []string
+	PlainHead  bool
+	Show       func(r fsm.Reader, o *fsm.Object, whole bool) ([]byte, error)
+	Late       string
 	// Members gives the principals that get the object as a principal; nil: the
 	// kind has none.
 	Members func(data canon.Value) []string
@@ -62,7 +67,8 @@ type Flaw = plugins.Flaw
 // FromPlugin makes a row of the table of a plugin's kind.
 func FromPlugin(p *plugins.Kind) *Kind {
 	k := &Kind{Name: p.Name, Plural: p.Plural, Parent: p.Parent, NeedsParent: p.NeedsParent, Permissions: p.Permissions, Grants: p.Grants,
-		Children: p.Children, NewID: p.NewID, ValidID: p.ValidID, ListMethods: p.ListMethods, ObjectMethods: p.ObjectMethods, Fields: p.Fields}
+		Children: p.Children, NewID: p.NewID, ValidID: p.ValidID, ListMethods: p.ListMethods, ObjectMethods: p.ObjectMethods, Fields: p.Fields,
+		TextFields: p.TextFields, PlainHead: p.PlainHead, Show: p.Show, Late: p.Late}
 	if k.Grants == nil {
 		k.Grants = map[string][]Grant{"write": on(p.Name, "write"), "read": on(p.Name, "write", "read")}
 	}
@@ -223,7 +229,8 @@ type offer struct {
 // methods are those of an endpoint, in Kinto's order.
 type methods struct {
 	names []string
-	// plainHead: HEAD of the list is only GET without its body.
+	// plainHead: HEAD of the list is only GET without its body (Kind.PlainHead, or
+	// HEAD as such is turned off).
 	plainHead bool
 }
 
@@ -281,17 +288,20 @@ var (
 // offeredMethods leaves out what settings turn off (Kinto 8.2, 8.5). GET brings
 // HEAD along.
 func offeredMethods(cfg *config.Config, endpoint string, k *Kind, own, all []string) (m methods) {
+	m.plainHead = endpoint == "plural" && k.PlainHead
 	if own != nil {
 		all = own
 	}
 	for _, method := range all {
 		safe := method == "GET" || method == "HEAD"
-		if cfg.ReadOnly && !safe || !cfg.EndpointEnabled(endpoint, k.Name, method) || endpoint == "object" && method == "HEAD" {
+		if cfg.ReadOnly && !safe || !cfg.EndpointEnabled(endpoint, k.Name, method) || endpoint == "object" && method == "HEAD" ||
+			slices.Contains(m.names, method) {
 			continue
 		}
 		m.names = append(m.names, method)
 		if method == "GET" && !slices.Contains(m.names, "HEAD") {
-			m.names, m.plainHead = append(m.names, "HEAD"), endpoint == "plural"
+			m.names = append(m.names, "HEAD")
+			m.plainHead = endpoint == "plural"
 		}
 	}
 	return m
@@ -343,7 +353,7 @@ func (t *table) route(path string) (rt route, ok bool) {
 		if !more {
 			rt.object = true
 			rt.offers = t.offered[offer{rt.kind, true}]
-			return rt, true
+			return rt, rt.kind.ObjectMethods == nil || len(rt.kind.ObjectMethods) > 0
 		}
 		parent, rest = rt.kind.Name, tail
 	}

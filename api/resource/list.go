@@ -2,6 +2,7 @@ package resource
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -32,7 +33,7 @@ func queryFailure(err error) error {
 
 func queryProblems(e *query.Error) (out []problem) {
 	for _, d := range e.Details {
-		out = append(out, problem{location: query.Location, name: d.Name, noName: d.NoName, description: d.Description})
+		out = append(out, problem{location: cmp.Or(d.Location, query.Location), name: d.Name, noName: d.NoName, description: d.Description})
 	}
 	return out
 }
@@ -45,7 +46,8 @@ func (c *call) list(problems []problem) (*outline, error) {
 	}
 	limits := &c.s.cfg.Limits
 	q, err := query.Parse(c.r.Query, query.Options{Now: max(int64(c.now), int64(info.Timestamp)),
-		PaginateBy: limits.PaginateBy, MaxFetch: limits.FetchSize, Delete: c.r.Method == http.MethodDelete})
+		PaginateBy: limits.PaginateBy, MaxFetch: limits.FetchSize, KnownFields: c.route.kind.Fields,
+		TextFields: c.route.kind.TextFields, Delete: c.r.Method == http.MethodDelete})
 	var bad *query.Error
 	if errors.As(err, &bad) && !bad.Late {
 		problems = append(problems, queryProblems(bad)...)
@@ -144,9 +146,8 @@ func (c *call) streamList(out *outline, q *query.Query) error {
 	buffer := streamed.Get().(*[]byte) // the pool makes nothing else
 	b, n, more := append((*buffer)[:0], `{"data":[`...), 0, false
 	var last query.Object
-	err := c.scan(q, bounds, func(o *fsm.Object) bool {
-		v := view(o)
-		if !q.Match(v) || !q.After(v) {
+	err := c.scanShown(q, bounds, func(o *fsm.Object, v query.Object) bool {
+		if !q.After(v) {
 			return true
 		}
 		if more = n == q.Limit; more {
@@ -158,7 +159,9 @@ func (c *call) streamList(out *outline, q *query.Query) error {
 		if q.Fields != nil {
 			b = appendProjected(b, q.Fields, &v)
 		} else {
-			b = appendObject(b, o)
+			row := *o
+			row.Data = v.Data
+			b = appendObject(b, &row)
 		}
 		if n == q.Limit {
 			last = v
@@ -200,8 +203,8 @@ func (c *call) count(q *query.Query, info *fsm.ListInfo) (n int64, err error) {
 	since, _ := q.SinceBound()
 	before, _ := q.BeforeBound()
 	setBounds(&bounds, since, before)
-	err = c.scan(q, bounds, func(o *fsm.Object) bool {
-		if !o.Deleted && q.Match(view(o)) {
+	err = c.scanShown(q, bounds, func(o *fsm.Object, v query.Object) bool {
+		if !o.Deleted {
 			n++
 		}
 		return true
@@ -250,6 +253,31 @@ func (c *call) scan(q *query.Query, bounds fsm.ScanOptions, f func(o *fsm.Object
 	return nil
 }
 
+// scanShown is scan of what matches, with the data that clients see. What a kind
+// finds out late is found out of matches only, unless the query looks at it.
+func (c *call) scanShown(q *query.Query, bounds fsm.ScanOptions, f func(o *fsm.Object, v query.Object) bool) error {
+	show := c.route.kind.Show
+	early := show != nil && q.Uses(c.route.kind.Late)
+	var failed error
+	shown := func(o *fsm.Object, whole bool) (v query.Object) {
+		if v = view(o); show != nil && !o.Deleted && failed == nil {
+			v.Data, failed = show(c.state, o, whole)
+		}
+		return v
+	}
+	err := c.scan(q, bounds, func(o *fsm.Object) bool {
+		v := shown(o, early)
+		if failed != nil || !q.Match(v) {
+			return failed == nil
+		}
+		if show != nil && !early {
+			v = shown(o, true)
+		}
+		return failed == nil && f(o, v)
+	})
+	return errors.Join(err, failed)
+}
+
 // pageOf is one page of a list.
 type pageOf struct {
 	objects   []query.Object
@@ -270,9 +298,8 @@ func (c *call) page(q *query.Query, tombstones bool) (*pageOf, error) {
 	_, named := q.IDs()
 	sorted := q.NewPage()
 	direct := r.Ordered && !named
-	err := c.scan(q, bounds, func(o *fsm.Object) bool {
-		v := view(o)
-		if !q.Match(v) || !q.After(v) {
+	err := c.scanShown(q, bounds, func(o *fsm.Object, v query.Object) bool {
+		if !q.After(v) {
 			return true
 		}
 		if c.batch {
@@ -309,7 +336,7 @@ func (c *call) showList(out *outline, q *query.Query, p *pageOf) {
 		switch {
 		case q.Fields != nil:
 			b = appendProjected(b, q.Fields, &p.objects[i])
-		case c.batch:
+		case c.batch && c.route.kind.Show == nil:
 			out.literal(b)
 			b = nil
 			o.Revision = p.revisions[p.objects[i].ID]

@@ -37,7 +37,8 @@ type planner struct {
 	who      *identity        // of the last request; whoAuth is the header it comes from
 	whoAuth  string
 	whoKnown bool
-	whoOps   int // of the batch, when that was found out
+	whoOps   int            // of the batch, when that was found out
+	memo     map[string]any // of hooks
 }
 
 // newReader plans requests that only read.
@@ -48,7 +49,7 @@ func (s *Service) newReader(ctx context.Context, v *fsm.View, now fsm.Timestamp)
 // newWriter plans requests that may write; v must record.
 func (s *Service) newWriter(ctx context.Context, v *fsm.View, now fsm.Timestamp) *planner {
 	over := fsm.NewOverlay(v, now)
-	return &planner{s: s, ctx: ctx, view: v, state: over, over: over, now: now, staged: map[fsm.Path]int{}}
+	return &planner{s: s, ctx: ctx, view: v, state: over, over: over, now: now, staged: map[fsm.Path]int{}, memo: map[string]any{}}
 }
 
 // identify finds out who sends r; parts of a batch mostly share it.
@@ -403,7 +404,7 @@ func (c *call) hooks(action fsm.Action, old *fsm.Object, op *fsm.Op) error {
 	}
 	change := &plugins.Change{Kind: c.route.kind.Name, Action: action, Path: op.Path, UserID: c.who.user,
 		Principals: c.who.principals, View: c.state, Now: c.now, Header: c.r.Header,
-		Also: func(op fsm.Op) { c.also = append(c.also, op) }}
+		Memo: c.memo, Also: func(op fsm.Op) { c.also = append(c.also, op) }}
 	if old.Exists() {
 		change.Old = old
 	}

@@ -11,6 +11,7 @@ import (
 	_ "quinto/plugins/counters"
 	_ "quinto/plugins/defaultbucket"
 	_ "quinto/plugins/flush"
+	_ "quinto/plugins/history"
 	_ "quinto/plugins/prometheus"
 	_ "quinto/plugins/statsd"
 )

@@ -86,6 +86,9 @@ func (c *comparison) add(field, kinto, target string) {
 // value compares two texts by relation and reports a difference.
 func (c *comparison) value(field, a, b string) {
 	at := place{request: c.req.Label, field: field, list: c.list}
+	if isHistory(c.list) && strings.Contains(field, ".target.") {
+		at.list = "" // another list's
+	}
 	if sayA, sayB, ok := c.rel.same(at, a, b); !ok {
 		c.add(field, sayA, sayB)
 	}

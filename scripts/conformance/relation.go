@@ -21,6 +21,7 @@ var (
 	nameForm  = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_-]{7}$`)
 	pythonSet = regexp.MustCompile(`one of \['[^\]]*'\]`)
 	pageToken = regexp.MustCompile(`_token=[^&"]+`)
+	isoDate   = regexp.MustCompile(`\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}\+00:00`)
 )
 
 // place says where a value was seen: times given by one request to different lists may fall into one millisecond.
@@ -29,6 +30,9 @@ type place struct {
 	field   string
 	list    string // the list whose clock gave the time
 }
+
+// isHistory tells the lists whose clock runs beside that of what is written.
+func isHistory(list string) bool { return strings.HasSuffix(list, "/history") }
 
 func (p place) String() string { return p.request + " " + p.field }
 
@@ -100,6 +104,7 @@ func (r *relations) normal(side int, text string) (string, []int64) {
 	}
 	text = pageToken.ReplaceAllString(text, "_token=‹token›")
 	text = pythonSet.ReplaceAllStringFunc(text, sortedSet)
+	text = isoDate.ReplaceAllString(text, "‹date›") // of a history's entry
 	for id, symbol := range r.ids[side] {
 		text = strings.ReplaceAll(text, id, symbol)
 	}
@@ -147,8 +152,9 @@ func (r *relations) relate(at place, a, b int64) (string, string, bool) {
 	r.pairs = append(r.pairs, timePair{a: a, b: b, at: at})
 	for _, p := range earlier {
 		signA, signB := sign(a-p.a), sign(b-p.b)
-		// Two lists have two clocks, each of which may run ahead: what one batch gives to both has no order.
-		twoClocks := p.at.request == at.request && p.at.list != at.list
+		// Two lists have two clocks, each of which may run ahead: what one batch gives to both has no order, nor
+		// has the time of a history's entry to that of what it tells of.
+		twoClocks := p.at.list != at.list && (p.at.request == at.request || isHistory(p.at.list) || isHistory(at.list))
 		if signA != signB && !twoClocks {
 			return relationText(signA, a-p.a, p.at), relationText(signB, b-p.b, p.at), false
 		}
