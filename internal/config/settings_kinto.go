@@ -109,6 +109,8 @@ type nameGroup struct{ names, what string }
 func kintoOfPlugins() []nameGroup {
 	return []nameGroup{
 		{"default_bucket_hmac_secret", "`kinto.plugins.default_bucket`: secret of the ids of personal buckets"},
+		{"history.exclude_resources history.exclude_user_ids", "`kinto.plugins.history`: URIs and users of which no history is kept"},
+		{"history.auto_trim_max_count history.auto_trim_threshold history.auto_trim_user_ids", "`kinto.plugins.history`: how much of it is kept"},
 	}
 }
 
@@ -126,7 +128,7 @@ func kintoWithoutEffect() []nameGroup {
 		{"multiauth.authorization_policy multiauth.groupfinder", "authorization, always Kinto's own rules"},
 		{"id_generator *_id_generator", "generators of ids of other resources, always Kinto's own"},
 		{"cornice.*", "CORS"},
-		{"history.* attachment.* signer.* kinto-emailer.* mail.* quotas.* changes.* openid.*", "plugins"},
+		{"attachment.* signer.* kinto-emailer.* mail.* quotas.* changes.* openid.*", "plugins"},
 		{"admin_assets_path prometheus_* statsd_*", "the admin and metrics, unless `includes` names their plugin"},
 		{"sentry_* newrelic_* profiler_enabled profiler_dir", "tracing of the Python server; docs/operations.md says what to use instead"},
 		{"settings_prefix http_api_version initialization_sequence json_renderer logging_renderer transaction_per_request tm.* retry.* pyramid.* " +
