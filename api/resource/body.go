@@ -295,7 +295,7 @@ func groupMembers(data canon.Value) []string {
 
 func checkBucket(data canon.Value) (canon.Value, []Flaw) {
 	var flaws []Flaw
-	for _, name := range []string{"collection:schema", "group:schema", "record:schema"} {
+	for _, name := range bucketSchemas {
 		flaws = append(flaws, checkSchemaField(data, name)...)
 	}
 	return data, flaws
@@ -336,18 +336,4 @@ func coerceInt(v canon.Value) (canon.Value, bool) {
 		return strconv.AppendInt(nil, n, 10), err == nil
 	}
 	return nil, false
-}
-
-func checkSchemaField(data canon.Value, name string) []Flaw {
-	v, ok := data.Get(name)
-	if !ok {
-		return nil
-	}
-	if v.Kind() != canon.Object {
-		return []Flaw{{Name: name, Description: mapping(v)}}
-	}
-	if why := checkSchema(v); why != "" {
-		return []Flaw{{Name: name, Description: why}}
-	}
-	return nil
 }

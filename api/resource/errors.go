@@ -113,7 +113,8 @@ func (f *Failure) outline() *outline {
 type problem struct {
 	location    string // "body", "header", "querystring", "path"
 	name        string
-	noName      bool // name is null
+	noName      bool        // name is null
+	value       canon.Value // the name, where it is no string; name is its text
 	description string
 }
 
@@ -160,9 +161,12 @@ func invalid(problems ...problem) *Failure {
 func (p *problem) append(b []byte) []byte {
 	b = canon.AppendString(append(b, `{"location":`...), p.location)
 	b = append(b, `,"name":`...)
-	if p.noName {
+	switch {
+	case p.noName:
 		b = append(b, "null"...)
-	} else {
+	case p.value != nil:
+		b = append(b, p.value...)
+	default:
 		b = canon.AppendString(b, p.name)
 	}
 	return append(canon.AppendString(append(b, `,"description":`...), p.description), '}')

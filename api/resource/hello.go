@@ -21,6 +21,10 @@ type Capability = plugins.Capability
 var basicAuth = Capability{Name: "basicauth", Body: `{"description":"Very basic authentication sessions. Not for production use.",` +
 	`"url":"http://kinto.readthedocs.io/en/stable/api/1.x/authentication.html"}`}
 
+// schemaCapability is shown while records are validated by JSON schemas.
+var schemaCapability = Capability{Name: "schema", Body: `{"description":"Validates collection records with JSON schemas.",` +
+	`"url":"https://kinto.readthedocs.io/en/latest/api/1.x/collections.html#collection-json-schema"}`}
+
 // hello decides GET / (Kinto section 11).
 func (p *planner) hello(r *Request) (*outline, error) {
 	if !r.safe() {

@@ -307,6 +307,11 @@ func (c *call) write(pl *payload, data canon.Value) (*outline, error) {
 	if op.LastModified, op.HasTime, err = c.modifiedWish(pl); err != nil {
 		return nil, err
 	}
+	if c.s.cfg.SchemaValidation {
+		if op.Data, err = c.validateSchemas(pl, data); err != nil {
+			return nil, err
+		}
+	}
 	old := fsm.ACL(nil)
 	action := fsm.ActionCreate
 	status := 201

@@ -1,182 +1,231 @@
 package resource
 
 import (
-	"slices"
+	"bytes"
+	"errors"
+	"net/http"
 	"strconv"
+	"sync"
 
+	"quinto/fsm"
 	"quinto/internal/canon"
+	"quinto/internal/jsonschema"
 )
 
-// A collection's schema must be a JSON Schema of draft 7, even while records
-// are not validated against it (Kinto 4.2). What is checked here is what the
-// meta-schema says; the texts are those of Python's jsonschema, which Kinto
-// shows: the last step of the path to the fault, then the complaint.
+// Validation by JSON Schema (Kinto 4.9): records by their collection's "schema"
+// and by their bucket's "record:schema", collections and groups by their bucket's.
 
-// checkSchema says what is wrong with a schema that is an object, or "".
-func checkSchema(v canon.Value) string { return isSchema("", v) }
+// schemaField is where a collection keeps its schema, and a record the time of the
+// one by which it was checked.
+const schemaField = "schema"
 
-// schemaRule says what is wrong with the value that stands at the step at.
-type schemaRule func(at string, v canon.Value) string
+// checkSchemaField says what is wrong with a schema at its definition, which
+// Kinto checks even while it validates nothing by it.
+func checkSchemaField(data canon.Value, name string) []Flaw {
+	return checkDefinition(data, name, false)
+}
 
-func keywordRule(keyword string) schemaRule {
-	switch keyword {
-	case "$id", "$schema", "$ref", "$comment", "title", "description", "pattern", "format", "contentMediaType", "contentEncoding":
-		return isOf("string", canon.String)
-	case "readOnly", "uniqueItems":
-		return isOf("boolean", canon.Bool)
-	case "maximum", "exclusiveMaximum", "minimum", "exclusiveMinimum":
-		return isOf("number", canon.Number)
-	case "examples", "enum":
-		return isOf("array", canon.Array)
-	case "multipleOf":
-		return isPositive
-	case "maxLength", "minLength", "maxItems", "minItems", "maxProperties", "minProperties":
-		return isCount
-	case "required":
-		return isStrings
-	case "type":
-		return isType
-	case "additionalItems", "contains", "additionalProperties", "propertyNames", "if", "then", "else", "not":
-		return isSchema
-	case "definitions", "properties", "patternProperties":
-		return isMapOf(isSchema)
-	case "allOf", "anyOf", "oneOf":
-		return isSchemaList
-	case "items":
-		return either(isSchemaList)
-	case "dependencies":
-		return isMapOf(either(isStrings))
+func checkDefinition(data canon.Value, name string, usable bool) []Flaw {
+	v, ok := data.Get(name)
+	if !ok {
+		return nil
+	}
+	if v.Kind() != canon.Object {
+		return []Flaw{{Name: name, Description: mapping(v)}}
+	}
+	why, err := jsonschema.CheckDefinition(v, usable)
+	if err != nil {
+		why = err.Error()
+	}
+	if why != "" {
+		return []Flaw{{Name: name, Description: why}}
 	}
 	return nil
 }
 
-// isSchema prefers a plain complaint to one about "type", which only says that
-// none of several forms fits: that is the order in which Kinto picks.
-func isSchema(at string, v canon.Value) string {
-	switch v.Kind() {
-	case canon.Bool:
-		return ""
-	case canon.Object:
-	default:
-		return at + canon.Python(v) + " is not of type 'object', 'boolean'"
+// maxSchemaValues bounds the values of all compiled schemas that are kept, each
+// some 150 bytes.
+const maxSchemaValues = 400_000
+
+// schemaCache keeps compiled schemas, one for each place that can hold one. What is
+// kept counts only while the place holds the same text, so that it is always the
+// schema of the revision that is read, be it only in the batch.
+type schemaCache struct {
+	mu   sync.Mutex
+	size int
+	kept map[schemaPlace]*compiledSchema
+}
+
+type schemaPlace struct {
+	path  fsm.Path
+	field string
+}
+
+// compiledSchema is what came of compiling text; err is *jsonschema.Unusable.
+type compiledSchema struct {
+	text   canon.Value
+	schema *jsonschema.Schema
+	size   int
+	err    error
+}
+
+// get gives the compiled schema of a place that holds text.
+func (s *schemaCache) get(at schemaPlace, text canon.Value, ignored []string) (*jsonschema.Schema, error) {
+	s.mu.Lock()
+	c := s.kept[at]
+	s.mu.Unlock()
+	if c == nil || !bytes.Equal(c.text, text) {
+		c = &compiledSchema{text: bytes.Clone(text), size: 1 + len(text)/64}
+		if c.schema, c.err = jsonschema.Compile(withoutRequired(text, ignored)); c.err == nil {
+			c.size += c.schema.Size()
+		}
+		s.keep(at, c)
 	}
-	plain, form := "", ""
-	v.Each(func(key string, val canon.Value) bool {
-		rule := keywordRule(key)
-		if rule == nil {
-			return true
+	return c.schema, c.err
+}
+
+func (s *schemaCache) keep(at schemaPlace, c *compiledSchema) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.kept == nil {
+		s.kept = map[schemaPlace]*compiledSchema{}
+	}
+	if old := s.kept[at]; old != nil {
+		s.size -= old.size
+	}
+	s.kept[at] = c
+	s.size += c.size
+	for other, old := range s.kept { // any: the order of a map is as good as another
+		if s.size <= maxSchemaValues {
+			return
 		}
-		why := rule(key, val)
-		if key == "type" {
-			form = why
-		} else {
-			plain = why
+		s.size -= old.size
+		delete(s.kept, other)
+	}
+}
+
+// withoutRequired is the schema as Kinto uses it: without what it demands of
+// members that are not shown to it.
+func withoutRequired(schema canon.Value, ignored []string) canon.Value {
+	required, ok := schema.Get("required")
+	if !ok {
+		return schema
+	}
+	left := []byte{'['}
+	required.Elements(func(e canon.Value) bool {
+		name, _ := e.String()
+		for _, i := range ignored {
+			if e.Kind() == canon.String && name == i {
+				return true
+			}
 		}
-		return plain == ""
+		if len(left) > 1 {
+			left = append(left, ',')
+		}
+		left = append(left, e...)
+		return true
 	})
-	if plain != "" {
-		return plain
+	if len(left) == 1 {
+		return canon.Delete(schema, "required")
 	}
-	return form
+	return canon.Set(schema, "required", append(left, ']'))
 }
 
-func isOf(name string, kind canon.Kind) schemaRule {
-	return func(at string, v canon.Value) string {
-		if v.Kind() == kind {
-			return ""
+// validateSchemas checks data of a write by the schemas that stand above it and
+// gives the data to store: a record carries the time of its collection's schema.
+func (c *call) validateSchemas(pl *payload, data canon.Value) (canon.Value, error) {
+	switch c.route.kind.Name {
+	case "record":
+		collection, err := c.at(len(c.links) - 2)
+		if err != nil {
+			return nil, err
 		}
-		return at + canon.Python(v) + " is not of type '" + name + "'"
-	}
-}
-
-func isPositive(at string, v canon.Value) string {
-	f, ok := v.Float()
-	switch {
-	case !ok:
-		return at + canon.Python(v) + " is not of type 'number'"
-	case f <= 0:
-		return at + canon.Python(v) + " is less than or equal to the minimum of 0"
-	}
-	return ""
-}
-
-func isCount(at string, v canon.Value) string {
-	f, ok := v.Float()
-	switch {
-	case !ok || f != float64(int64(f)):
-		return at + canon.Python(v) + " is not of type 'integer'"
-	case f < 0:
-		return at + canon.Python(v) + " is less than the minimum of 0"
-	}
-	return ""
-}
-
-func isStrings(at string, v canon.Value) string {
-	seen := map[string]bool{}
-	return eachElement(at, v, func(index string, e canon.Value) string {
-		switch {
-		case e.Kind() != canon.String:
-			return index + canon.Python(e) + " is not of type 'string'"
-		case seen[string(e)]:
-			return at + canon.Python(v) + " has non-unique elements"
+		if _, ok := canon.Value(collection.Data).Get(schemaField); ok {
+			if err := c.validateBy(collection, schemaField, pl, data); err != nil {
+				return nil, err
+			}
+			data = canon.Set(data, schemaField, strconv.AppendInt(nil, int64(collection.LastModified), 10))
 		}
-		seen[string(e)] = true
-		return ""
-	})
-}
-
-func isType(at string, v canon.Value) string {
-	named := func(e canon.Value) bool {
-		s, ok := e.String()
-		return ok && slices.Contains([]string{"array", "boolean", "integer", "null", "number", "object", "string"}, s)
-	}
-	ok := named(v)
-	if v.Kind() == canon.Array {
-		ok = v.Len() > 0 && isStrings(at, v) == ""
-		v.Elements(func(e canon.Value) bool { ok = ok && named(e); return ok })
-	}
-	if ok {
-		return ""
-	}
-	return at + canon.Python(v) + " is not valid under any of the given schemas"
-}
-
-func isSchemaList(at string, v canon.Value) string {
-	if v.Kind() == canon.Array && v.Len() == 0 {
-		return at + "[] should be non-empty"
-	}
-	return eachElement(at, v, isSchema)
-}
-
-// either accepts a schema, or an array that passes the rule for lists.
-func either(list schemaRule) schemaRule {
-	return func(at string, v canon.Value) string {
-		if v.Kind() == canon.Array {
-			return list(at, v)
+		return data, c.validateByBucket(pl, data)
+	case "collection", "group":
+		if err := c.validateByBucket(pl, data); err != nil {
+			return nil, err
 		}
-		return isSchema(at, v)
+		return data, c.checkUsable(data, schemaField)
+	case "bucket":
+		return data, c.checkUsable(data, bucketSchemas...)
 	}
+	return data, nil
 }
 
-func eachElement(at string, v canon.Value, rule schemaRule) (why string) {
-	if v.Kind() != canon.Array {
-		return at + canon.Python(v) + " is not of type 'array'"
-	}
-	i := 0
-	v.Elements(func(e canon.Value) bool {
-		why = rule(strconv.Itoa(i), e)
-		i++
-		return why == ""
-	})
-	return why
-}
+var bucketSchemas = []string{"collection:schema", "group:schema", "record:schema"}
 
-func isMapOf(rule schemaRule) schemaRule {
-	return func(at string, v canon.Value) (why string) {
-		if v.Kind() != canon.Object {
-			return at + canon.Python(v) + " is not of type 'object'"
+// checkUsable refuses, while schemas are used, new ones with patterns that RE2
+// does not know.
+func (c *call) checkUsable(data canon.Value, names ...string) error {
+	for _, name := range names {
+		v, ok := data.Get(name)
+		if was, _ := canon.Value(c.current.Data).Get(name); !ok || bytes.Equal(v, was) {
+			continue
 		}
-		v.Each(func(key string, val canon.Value) bool { why = rule(key, val); return why == "" })
-		return why
+		if flaws := checkDefinition(data, name, true); len(flaws) > 0 {
+			return invalid(problem{location: "body", name: name, description: flaws[0].Description})
+		}
 	}
+	return nil
+}
+
+func (c *call) validateByBucket(pl *payload, data canon.Value) error {
+	bucket, err := c.at(0)
+	if err != nil {
+		return err
+	}
+	if !bucket.Exists() {
+		return errNoParent(c.links[0].kind.Name, c.links[0].id)
+	}
+	return c.validateBy(bucket, c.route.kind.Name+":schema", pl, data)
+}
+
+// validateBy checks data by the schema in a field of holder, if there is one.
+func (c *call) validateBy(holder *fsm.Object, field string, pl *payload, data canon.Value) error {
+	text, ok := canon.Value(holder.Data).Get(field)
+	if !ok || text.Kind() != canon.Object {
+		return nil
+	}
+	// Kinto shows the schema neither what it keeps itself nor, unless it asks for
+	// it, the id.
+	ignored := []string{"last_modified", "__permissions__"}
+	if c.route.kind.Name == "record" {
+		ignored = append(ignored, schemaField)
+	}
+	properties, _ := text.Get("properties")
+	if _, ok := properties.Get("id"); !ok {
+		ignored = append(ignored, "id")
+	} else if c.r.Method != http.MethodPost || pl.id != nil {
+		data = canon.Set(data, "id", canon.AppendString(nil, c.links[len(c.links)-1].id))
+	}
+	schema, err := c.s.schemas.get(schemaPlace{holder.Path, field}, text, ignored)
+	if err == nil {
+		for _, name := range ignored {
+			data = canon.Delete(data, name)
+		}
+		var fault *jsonschema.Fault
+		if fault, err = schema.Validate(data); err == nil && fault != nil {
+			return invalid(faultProblem(fault))
+		}
+	}
+	var unusable *jsonschema.Unusable
+	var lost *jsonschema.Unresolvable
+	if errors.As(err, &unusable) || errors.As(err, &lost) {
+		return invalid(problem{location: "body", name: schemaField, description: err.Error()})
+	}
+	return err
+}
+
+func faultProblem(f *jsonschema.Fault) problem {
+	p := problem{location: "body", name: pythonString(f.Field), description: f.Message}
+	if f.Field.Kind() != canon.String {
+		p.value = f.Field
+	}
+	return p
 }

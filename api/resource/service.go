@@ -92,6 +92,7 @@ type Service struct {
 	meter            *plugins.Meter
 	log              hclog.Logger
 	unshared         unsharedLists
+	schemas          schemaCache
 	locks            keyLocks
 }
 
@@ -117,6 +118,9 @@ func New(o Options) (*Service, error) {
 	}
 	if slices.ContainsFunc(o.Authenticators, func(p plugins.Authenticator) bool { return p.Name() == basicAuth.Name }) {
 		s.capabilities = append([]Capability{basicAuth}, s.capabilities...)
+	}
+	if o.Config.SchemaValidation {
+		s.capabilities = append(slices.Clip(s.capabilities), schemaCapability)
 	}
 	for _, p := range o.Authenticators {
 		if c, ok := p.(interface{ Challenge() string }); ok {

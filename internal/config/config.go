@@ -93,6 +93,10 @@ type Config struct {
 	Backoff int
 	// BackoffPercentage is how many of a hundred answers carry Backoff.
 	BackoffPercentage int
+	// SchemaValidation checks writes by the JSON schemas of collection and bucket (Kinto 4.9).
+	SchemaValidation bool
+	// PermissionsEndpoint serves `/permissions` (Kinto 5.4).
+	PermissionsEndpoint bool
 	// ExplicitPermissions adds the creator to an object's `write` permission (Kinto 5.2).
 	ExplicitPermissions bool
 	// Includes are the plugins to load, by Kinto's module names, in order.

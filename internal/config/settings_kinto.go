@@ -42,6 +42,10 @@ func requestSettings() []Setting {
 			field: func(c *Config) any { return &c.Timeouts.PageToken }},
 		{Name: "explicit_permissions", Default: "true", Doc: "Add the creator to the `write` permission of what he creates.",
 			field: func(c *Config) any { return &c.ExplicitPermissions }},
+		{Name: "experimental_collection_schema_validation", Default: "false", Doc: "Check records, collections and groups by the JSON schemas of their collection and bucket.",
+			field: func(c *Config) any { return &c.SchemaValidation }},
+		{Name: "experimental_permissions_endpoint", Default: "false", Doc: "Serve `/permissions`, which lists what a user may do; the admin plugin needs it and switches it on.",
+			field: func(c *Config) any { return &c.PermissionsEndpoint }},
 		{Name: "heartbeat_timeout_seconds", Default: "10", Min: 1, Max: 3600, Unit: time.Second, Doc: "Bound of each check of `__heartbeat__`.",
 			field: func(c *Config) any { return &c.Timeouts.Heartbeat }},
 		{Name: "retry_after_seconds", Default: "3", Min: 1, Max: maxSeconds, Unit: time.Second, Doc: "`Retry-After` of answers that ask to come again.",
@@ -98,7 +102,11 @@ func principalSettings() []Setting {
 			rows = append(rows, row)
 		}
 	}
-	return rows
+	return append(rows,
+		Setting{Name: "permissions_read_principals", Default: "system.Everyone", Doc: "Who may read `/permissions`, each his own.",
+			field: func(c *Config) any { return grant{c.Principals, "permissions_read"} }},
+		Setting{Name: "user-data_delete_principals", Doc: "Who may delete all data of a user, by `/__user_data__/{principal}`.",
+			field: func(c *Config) any { return grant{c.Principals, "user-data_delete"} }})
 }
 
 // nameGroup lists names of Kinto that are accepted and have no effect yet.
@@ -122,9 +130,7 @@ func kintoWithoutEffect() []nameGroup {
 		{"storage_url permission_url cache_url *_pool_size *_max_overflow *_pool_recycle *_pool_timeout *_max_backlog *_poolclass " +
 			"*_max_size_bytes cache_prefix cache_hosts sqlalchemy.*", "Kinto's databases"},
 		{"account_*_principals account_cache_ttl_seconds account_validation* account_password_*", "accounts"},
-		{"permissions_read_principals experimental_permissions_endpoint", "`/permissions`"},
 		{"*_principals", "grants on other resources"},
-		{"experimental_collection_schema_validation", "JSON schema"},
 		{"multiauth.authorization_policy multiauth.groupfinder", "authorization, always Kinto's own rules"},
 		{"id_generator *_id_generator", "generators of ids of other resources, always Kinto's own"},
 		{"cornice.*", "CORS"},

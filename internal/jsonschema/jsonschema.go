@@ -19,7 +19,7 @@ const (
 	// MaxValues bounds the values of a schema, and of what it is asked about.
 	MaxValues = 200_000
 	// MaxDepth bounds how deep schemas apply inside each other, references included.
-	MaxDepth = 512
+	MaxDepth = 1500
 	// MaxSteps bounds the work of a validation, in units of some 100 ns.
 	MaxSteps = 1_000_000
 	// stepsPerValue is what the size of schema or instance adds to MaxSteps.

@@ -98,9 +98,9 @@ func TestLarge(t *testing.T) {
 func TestUsable(t *testing.T) {
 	for pattern, want := range map[string][2]string{
 		`^a+$`:        {"", ""},
-		`^(?=a)b`:     {"", "pattern'^(?=a)b' is not a 'regex'"},
-		`(a)\\1`:      {"", `pattern'(a)\\1' is not a 'regex'`},
-		`a{1,5000}`:   {"", "pattern'a{1,5000}' is not a 'regex'"},
+		`^(?=a)b`:     {"", "pattern'^(?=a)b' is not a 'regex' that RE2 knows"},
+		`(a)\\1`:      {"", `pattern'(a)\\1' is not a 'regex' that RE2 knows`},
+		`a{1,5000}`:   {"", "pattern'a{1,5000}' is not a 'regex' that RE2 knows"},
 		`[`:           {"pattern'[' is not a 'regex'", "pattern'[' is not a 'regex'"},
 		`a\\Z`:        {"", ""},
 		`^\\u4e00$`:   {"", ""},

@@ -287,6 +287,9 @@ func format(r *run, demand, instance, _ *node, _ place) *fault {
 	if !r.formats || demand.text != "regex" || !instance.is(canon.String) || r.isRegex(instance.text) {
 		return nil
 	}
+	if r.usable && leftOut(instance.text) {
+		return r.fails(instance, "is not a 'regex' that RE2 knows")
+	}
 	return r.fails(instance, "is not a 'regex'")
 }
 

@@ -125,3 +125,6 @@ func (r *run) isRegex(text string) bool {
 	p := compile(text, MaxPatternSize)
 	return p.err == nil || !r.usable && !wrongAnywhere(p.err)
 }
+
+// leftOut reports whether RE2 leaves out what Python may know in the pattern.
+func leftOut(text string) bool { return !wrongAnywhere(compile(text, MaxPatternSize).err) }

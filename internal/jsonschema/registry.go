@@ -189,12 +189,11 @@ func (at place) into(schema *node) place {
 // lookup finds what a $ref refers to, and the place there. The error is an
 // *Unresolvable with the text of Python's referencing.
 func (g *registry) lookup(ref string, at place) (*node, place, error) {
-	uri, fragment := at.base, ""
-	if strings.HasPrefix(ref, "#") {
-		fragment = ref[1:]
-	} else {
-		uri, fragment, _ = strings.Cut(join(at.base, ref), "#")
+	full := at.base + ref
+	if !strings.HasPrefix(ref, "#") {
+		full = join(at.base, ref)
 	}
+	uri, fragment, _ := strings.Cut(full, "#")
 	doc := g.resource(uri)
 	if doc == nil {
 		return nil, at, &Unresolvable{"Unresolvable: " + ref}
@@ -235,13 +234,13 @@ func (g *registry) recursive(at place) (*node, place, error) {
 		return found, there, err
 	}
 	for p := at.via; p != nil; p = p.next {
-		n, next, err := g.lookup(p.uri, at)
-		if err != nil || !n.get("$recursiveAnchor").isTrue() {
+		n, next, lost := g.lookup(p.uri, at)
+		if lost != nil || !n.get("$recursiveAnchor").isTrue() {
 			break
 		}
 		found, there = n, next
 	}
-	return found, there, nil
+	return found, there, err
 }
 
 // pointer follows a JSON pointer.
