@@ -43,8 +43,13 @@ func inRE2(text string) string {
 	return b.String()
 }
 
+var errPatterns = errors.New("the patterns of the schema are too large")
+
 // compile makes a pattern of at most limit instructions.
 func compile(text string, limit int) *pattern {
+	if limit <= 0 {
+		return &pattern{err: errPatterns}
+	}
 	text = inRE2(text)
 	tree, err := syntax.Parse(text, syntax.Perl)
 	if err != nil {
@@ -55,7 +60,7 @@ func compile(text string, limit int) *pattern {
 		return &pattern{err: err}
 	}
 	if len(prog.Inst) > limit {
-		return &pattern{err: errors.New("the patterns of the schema are too large"), size: len(prog.Inst)}
+		return &pattern{err: errPatterns, size: len(prog.Inst)}
 	}
 	re, err := regexp.Compile(text)
 	return &pattern{re: re, size: len(prog.Inst), err: err}
@@ -119,10 +124,10 @@ func (r *run) matches(expression, text string) bool {
 
 // isRegex is the format "regex", checked of definitions only.
 func (r *run) isRegex(text string) bool {
-	if !r.spend(len(text)) {
+	p := compile(text, MaxPatternSize)
+	if !r.spend(len(text) + p.size) {
 		return true
 	}
-	p := compile(text, MaxPatternSize)
 	return p.err == nil || !r.usable && !wrongAnywhere(p.err)
 }
 
