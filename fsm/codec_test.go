@@ -104,6 +104,8 @@ func TestReleasedEncodings(t *testing.T) {
 	}
 	goldenFile(t, "keys.hex", all)
 	goldenFile(t, "keys_hold.hex", holdKey("/buckets/b", 7))
+	goldenFile(t, "keys_grant.hex", grantKey("/buckets/b", "p"))
+	goldenFile(t, "grantees.hex", []byte(NewACL(map[string][]string{"write": {"a", "b"}, "read": {"a"}}).grantees()[0].permissions))
 }
 
 func TestDecodeRefuses(t *testing.T) {

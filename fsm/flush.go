@@ -28,7 +28,7 @@ func (a *applier) flush(t *Txn, i int) error {
 		}
 		return err
 	})
-	for _, space := range []byte{spaceObject, spaceIndex, spaceList, spaceMember, spaceMembers, spaceHold} {
+	for _, space := range []byte{spaceObject, spaceIndex, spaceList, spaceMember, spaceMembers, spaceHold, spaceGrant} {
 		err = errors.Join(err, a.batch.DeleteRange([]byte{space}, []byte{space + 1}, nil))
 	}
 	for _, prefix := range t.Ops[i].Members {

@@ -34,6 +34,7 @@ func (a *applier) put(t *Txn, i int) (Object, error) {
 		a.place(&o),
 		a.set(versionKey(o.Path, o.Revision), encodeVersion(&o)),
 		a.members(o.Path, old.Members, o.Members, o.Revision),
+		a.grants(o.Path, old.granted(), o.ACL),
 		a.event(t, i, &o, &old, e))
 	return o, err
 }
@@ -58,7 +59,7 @@ func (a *applier) remove(t *Txn, i int) (Object, error) {
 	o.LastModified, l.Timestamp = Bump(l.Timestamp, t.Now, op.LastModified, op.HasTime, imported || op.Exact)
 	o.Revision = a.next(l)
 	l.Tombstones++
-	if err := errors.Join(a.place(&o), a.members(o.Path, old.Members, nil, o.Revision)); err != nil {
+	if err := errors.Join(a.place(&o), a.members(o.Path, old.Members, nil, o.Revision), a.grants(o.Path, old.granted(), nil)); err != nil {
 		return o, err
 	}
 	if !old.Exists() {
@@ -184,7 +185,7 @@ func (a *applier) clearTree(root Path, r Revision) error {
 		return nil
 	})
 	err = errors.Join(err, a.clearHolds(root))
-	for _, space := range []byte{spaceObject, spaceIndex, spaceList, spaceMembers} {
+	for _, space := range []byte{spaceObject, spaceIndex, spaceList, spaceMembers, spaceGrant} {
 		start, end := treeSpan(space, root)
 		err = errors.Join(err, a.batch.DeleteRange(start, end, nil))
 	}

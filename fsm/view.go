@@ -31,6 +31,11 @@ type Reader interface {
 	// Groups returns the objects whose members contain principal, by path.
 	// The slice is shared: it must not be changed.
 	Groups(principal string) ([]Path, error)
+	// Granted calls f for each object whose own permissions name one of principals,
+	// with what they give him, until it returns false: once for each of them, in no
+	// particular order. It costs a few seeks for each list with permissions, and no
+	// look at other objects. It does not become part of a decision.
+	Granted(principals []string, f func(p Path, permissions []string) bool) error
 	// Version returns the body that the object at p had at revision r.
 	// ErrTrimmed: it is no longer kept. A tombstone has no version.
 	Version(p Path, r Revision) (Object, error)

@@ -106,6 +106,9 @@ func (p *parse) filter(name string, value canon.Value) error {
 	if err := p.checkFilter(name, o, field, value); err != nil {
 		return err
 	}
+	if field == fieldModified && p.Key != "" {
+		return nil
+	}
 	if field == fieldModified {
 		p.q.tombstones = true
 		if o != opNot && o != opLike && o != opHas {
@@ -216,6 +219,9 @@ func timestampNumber(v canon.Value) canon.Value {
 // modified narrows the bounds of last_modified by a comparison with a valid timestamp.
 func (p *parse) modified(o op, value canon.Value) error {
 	q := p.q
+	if p.Key != "" {
+		return nil
+	}
 	q.tombstones = true
 	f, _ := timestampNumber(value).Float()
 	floor, ceil := int64(math.Floor(f)), int64(math.Ceil(f))

@@ -49,6 +49,9 @@ type Options struct {
 	// TextFields hold texts only: an integer or boolean that a filter compares one with is taken as the text that Python
 	// makes of it (kinto.plugins.history: record_id=1).
 	TextFields []string
+	// Key is a unique text field of a list whose entries have no time: it orders them, downwards, where nothing else does,
+	// and what is said of last_modified counts for nothing (Kinto's permissions). Empty: a list of objects.
+	Key string
 	// Delete says that the request is a DELETE: _fields is ignored.
 	Delete bool
 }

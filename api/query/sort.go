@@ -51,6 +51,14 @@ func (p *parse) sort() error {
 			keys = append(keys, newSort(field, desc))
 		}
 	}
+	if p.Key != "" {
+		keys = slices.DeleteFunc(keys, func(s Sort) bool { return s.Field == fieldModified })
+		if !slices.ContainsFunc(keys, func(s Sort) bool { return s.Field == p.Key }) {
+			keys = append(keys, newSort(p.Key, true))
+		}
+		p.q.Sort = keys
+		return nil
+	}
 	keys = append(keys, newSort(fieldModified, true))
 	unique := slices.IndexFunc(keys, func(s Sort) bool { return s.Field == fieldID || s.Field == fieldModified })
 	keys = keys[:unique+1]
@@ -97,7 +105,7 @@ type row struct {
 
 func (q *Query) row(obj Object) row {
 	r := row{Object: obj}
-	if len(q.Sort) > 1 && q.Sort[0].Field != fieldModified {
+	if f := q.Sort[0].Field; f != fieldModified && (len(q.Sort) > 1 || f != fieldID) {
 		r.keys = make([]canon.Value, len(q.Sort))
 	}
 	for i := range r.keys {

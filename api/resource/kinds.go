@@ -342,7 +342,7 @@ func (t *table) route(path string) (rt route, ok bool) {
 		rt.list = fsm.Path(path[:at])
 		if !more {
 			rt.offers = t.offered[offer{rt.kind, false}]
-			return rt, true
+			return rt, exists(rt.kind.ListMethods)
 		}
 		id, tail, more := strings.Cut(tail, "/")
 		at += 1 + len(id)
@@ -353,11 +353,15 @@ func (t *table) route(path string) (rt route, ok bool) {
 		if !more {
 			rt.object = true
 			rt.offers = t.offered[offer{rt.kind, true}]
-			return rt, rt.kind.ObjectMethods == nil || len(rt.kind.ObjectMethods) > 0
+			return rt, exists(rt.kind.ObjectMethods)
 		}
 		parent, rest = rt.kind.Name, tail
 	}
 }
+
+// exists reports whether there is an endpoint with a kind's own methods: nil are
+// Kinto's, empty none. What settings turn off is there still, and answers 405.
+func exists(own []string) bool { return own == nil || len(own) > 0 }
 
 // parents are the links above what is addressed.
 func (rt *route) parents() []link {

@@ -184,6 +184,9 @@ func (p *planner) answer(r *Request) (*outline, error) {
 	if !rt.allows(r.Method) {
 		return nil, errMethod(p.s.cors.allow(rt.methods()))
 	}
+	if rt.kind.Name == userDataKind {
+		return p.userData(r, rt)
+	}
 	c := &call{planner: p, r: r, route: rt}
 	if bad := p.s.cors.refuse(r); bad != nil {
 		c.foreign = append(c.foreign, *bad)
@@ -211,6 +214,8 @@ func (c *call) stageAlso() error {
 
 func (c *call) decide(problems []problem) (*outline, error) {
 	switch {
+	case c.route.kind.Name == permissionsKind:
+		return c.listPermissions(problems)
 	case c.route.object:
 		return c.object(problems)
 	case c.r.Method == http.MethodPost:

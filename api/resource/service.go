@@ -101,6 +101,11 @@ func New(o Options) (*Service, error) {
 	if o.Kinds == nil {
 		o.Kinds = Kinds()
 	}
+	o.Kinds = append(slices.Clip(o.Kinds), userDataRow())
+	permissions := o.Config.PermissionsEndpoint || slices.Contains(o.Config.Includes, adminPlugin)
+	if permissions {
+		o.Kinds = append(o.Kinds, permissionsRow())
+	}
 	t, err := newTable(o.Kinds, o.Config)
 	if err != nil {
 		return nil, err
@@ -121,6 +126,9 @@ func New(o Options) (*Service, error) {
 	}
 	if o.Config.SchemaValidation {
 		s.capabilities = append(slices.Clip(s.capabilities), schemaCapability)
+	}
+	if permissions {
+		s.capabilities = append(slices.Clip(s.capabilities), permissionsCapability)
 	}
 	for _, p := range o.Authenticators {
 		if c, ok := p.(interface{ Challenge() string }); ok {

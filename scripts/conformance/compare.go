@@ -26,7 +26,9 @@ var (
 	subHeaders = regexp.MustCompile(`^body\.responses\[\d+\]\.headers$`)
 	subAnswer  = regexp.MustCompile(`^body\.responses\[\d+\]$`)
 	aclPath    = regexp.MustCompile(`\.permissions\.[^.]+$`)
-	escapedTxt = regexp.MustCompile(`"(?:[^"\\]|\\.)*"`)
+	// permissionsPath is an entry's set in the answer of /permissions.
+	permissionsPath = regexp.MustCompile(`\.data\[[0-9]+\]\.permissions$`)
+	escapedTxt      = regexp.MustCompile(`"(?:[^"\\]|\\.)*"`)
 )
 
 // Difference is one field in which two answers disagree.
@@ -312,6 +314,8 @@ func (c *comparison) array(path string, a, b []any) {
 	// An ACL is a set, and so are a user's principals after his own id; Kinto itself gives them in no stable order.
 	switch {
 	case aclPath.MatchString(path):
+		a, b = sortedText(a), sortedText(b)
+	case permissionsPath.MatchString(path):
 		a, b = sortedText(a), sortedText(b)
 	case path == "body.user.principals" && len(a) > 0:
 		a, b = append(a[:1:1], sortedText(a[1:])...), append(b[:1:1], sortedText(b[1:])...)
