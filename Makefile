@@ -64,8 +64,9 @@ vet: ## go vet
 	go vet ./...
 
 .PHONY: unit
-unit: ## tests of all packages
+unit: ## tests of all packages, the cluster's on both log stores
 	go test -count=1 -timeout 10m $(UNIT_TESTS)
+	QUINTO_LOG_STORE=wal go test -count=1 -short -timeout 10m ./cluster
 
 .PHONY: race
 race: ## the same with the race detector, in short form
@@ -103,6 +104,7 @@ demo-tools:
 .PHONY: faults
 faults: ## clusters with kills, pauses, partitions and restores, at length
 	go test -count=1 -timeout 60m $(CLUSTER_TESTS)
+	QUINTO_LOG_STORE=wal go test -count=1 -timeout 60m $(CLUSTER_TESTS)
 
 .PHONY: faults-small
 faults-small: ## the same in short form

@@ -53,6 +53,9 @@ type Config struct {
 	DataDir string
 	// Memory keeps the log in memory: for a single node only.
 	Memory bool
+	// LogStore is the library that keeps the log, LogBolt or LogWAL; empty: LogBolt.
+	// A directory keeps the one it was made with.
+	LogStore string
 	// ClusterAddr is host:port of the cluster port; empty: any free loopback
 	// port, which only a single node can do with.
 	ClusterAddr string
@@ -195,6 +198,9 @@ func (c *Config) validate() error {
 	}
 	if c.Memory && !c.alone() {
 		return fmt.Errorf("%w: the memory backend is for a single node: it forgets its vote when it restarts", ErrConfig)
+	}
+	if c.LogStore != "" && c.LogStore != LogBolt && c.LogStore != LogWAL {
+		return fmt.Errorf("%w: log store %q: %s or %s", ErrConfig, c.LogStore, LogBolt, LogWAL)
 	}
 	if !c.Memory && c.DataDir == "" {
 		return fmt.Errorf("%w: no data directory", ErrConfig)

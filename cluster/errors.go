@@ -14,6 +14,8 @@ var (
 	ErrDamaged = errors.New("data directory is damaged")
 	// ErrOtherNode: the data directory belongs to a node of another name.
 	ErrOtherNode = errors.New("data directory belongs to another node")
+	// ErrLogStore: the Raft log was made with another library than the setting names.
+	ErrLogStore = errors.New("log store of the data directory")
 	// ErrForeignCluster: the two sides belong to different clusters.
 	ErrForeignCluster = errors.New("member of another cluster")
 	// ErrNameTaken: the cluster knows the name with another data directory. A

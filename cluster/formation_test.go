@@ -12,7 +12,7 @@ import (
 )
 
 func TestFoundersMustAllProposeTheSame(t *testing.T) {
-	ident, err := openIdentity("", "a", true)
+	ident, err := openIdentity(&Config{Name: "a", Memory: true})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -66,7 +66,7 @@ func freeAddr(t testing.TB) string {
 
 func testConfig(t testing.TB, name string) Config {
 	c := Config{
-		Name: name, DataDir: filepath.Join(t.TempDir(), name),
+		Name: name, DataDir: filepath.Join(t.TempDir(), name), LogStore: os.Getenv("QUINTO_LOG_STORE"),
 		ClusterAddr: freeAddr(t), HTTPAddr: "127.0.0.1:1",
 		HeartbeatTimeout: 500 * time.Millisecond, ElectionTimeout: 500 * time.Millisecond, LeaderLease: 400 * time.Millisecond,
 		RaftTimeout: time.Second, PromoteAfter: 200 * time.Millisecond,

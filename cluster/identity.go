@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -56,6 +57,7 @@ type identityData struct {
 	Cluster   string    `json:"cluster,omitempty"`
 	Stage     string    `json:"stage"`
 	Bootstrap []founder `json:"bootstrap,omitempty"`
+	LogStore  string    `json:"log_store,omitempty"` // empty: LogBolt
 }
 
 // identity is who this data directory is; changes are on disk before they are
@@ -67,12 +69,17 @@ type identity struct {
 	data identityData
 }
 
-// openIdentity reads the identity of dir or makes one. It returns ErrOtherNode
-// when dir belongs to another name, ErrDamaged when the file does not decode.
-func openIdentity(dir, name string, memory bool) (*identity, error) {
+// openIdentity reads the identity of c's data directory or makes one. It returns
+// ErrOtherNode when the directory belongs to another name, ErrLogStore when its log
+// was made with the other library, ErrDamaged when the file does not decode.
+func openIdentity(c *Config) (*identity, error) {
+	dir, name := c.DataDir, c.Name
 	fresh := identityData{Format: identityFormat, Name: name, ID: uuid.NewString(), Stage: stageNew}
-	if memory {
+	if c.Memory {
 		return &identity{data: fresh}, nil
+	}
+	if c.LogStore == LogWAL {
+		fresh.LogStore = LogWAL
 	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("cluster: data directory: %w", err)
@@ -91,6 +98,10 @@ func openIdentity(dir, name string, memory bool) (*identity, error) {
 	}
 	if id.data.Name != name {
 		return nil, fmt.Errorf("cluster: %w: it is %q, started as %q", ErrOtherNode, id.data.Name, name)
+	}
+	if made, want := cmp.Or(id.data.LogStore, LogBolt), cmp.Or(c.LogStore, LogBolt); made != want {
+		return nil, fmt.Errorf("cluster: %w: %q was made with %s, the setting says %s: "+
+			"set it back, or start the node with an empty folder and a new name", ErrLogStore, dir, made, want)
 	}
 	return id, nil
 }

@@ -4,62 +4,32 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/cespare/xxhash/v2"
 	"github.com/hashicorp/raft"
-	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
-	"go.etcd.io/bbolt"
 
 	"quinto/fsm"
 )
 
-const (
-	logFile      = "raft.db"
-	logFileWait  = time.Second // for a lock on the file that another process holds
-	checksumSize = 8
-)
+const checksumSize = 8
 
 // logStore is Raft's log with a checksum over each whole record and a bounded
-// cache of its end. bolt has no checksums: without ours a flipped bit would be
-// read, applied and replicated as if it were true.
+// cache of its end, on either library. bolt has no checksums: without ours a
+// flipped bit would be read, applied and replicated as if it were true.
 //
 // The checksum travels at the end of the stored Extensions; what Raft sees is
 // what it stored. Log data is shared with the cache and must not be modified.
 type logStore struct {
 	inner raft.LogStore
+	mark  *logMark // of the WAL only
 	cache logCache
 
 	bytes   atomic.Int64 // stored since the process began
 	entries atomic.Int64
 	storing atomic.Int64 // unix nanoseconds when the append under way began; 0: none
-}
-
-// openLog opens the log and the stable store of dir, or both in memory.
-func openLog(c *Config) (*logStore, *stableStore, func() error, error) {
-	if c.Memory {
-		m := raft.NewInmemStore()
-		return newLogStore(c.WrapLog(m)), &stableStore{inner: m}, func() error { return nil }, nil
-	}
-	path := filepath.Join(c.DataDir, logFile)
-	bolt, err := raftboltdb.New(raftboltdb.Options{Path: path, BoltOptions: &bbolt.Options{
-		// Without these each commit writes the whole freelist: seven times slower
-		// after a truncation.
-		NoFreelistSync: true,
-		FreelistType:   bbolt.FreelistMapType,
-		Timeout:        logFileWait,
-	}})
-	if err != nil {
-		if errors.Is(err, os.ErrDeadlineExceeded) || err.Error() == "timeout" {
-			err = fmt.Errorf("in use by another process")
-		}
-		return nil, nil, nil, fmt.Errorf("cluster: Raft log %q: %w", path, err)
-	}
-	return newLogStore(c.WrapLog(bolt)), &stableStore{inner: bolt}, bolt.Close, nil
 }
 
 func newLogStore(inner raft.LogStore) *logStore { return &logStore{inner: inner} }
@@ -70,6 +40,10 @@ func (s *logStore) FirstIndex() (uint64, error) { return s.inner.FirstIndex() }
 // LastIndex is raft.LogStore's.
 func (s *logStore) LastIndex() (uint64, error) { return s.inner.LastIndex() }
 
+// IsMonotonic is raft.MonotonicLogStore's: whether an installed snapshot must take
+// the whole log along instead of leaving a hole in it.
+func (s *logStore) IsMonotonic() bool { return s.mark != nil }
+
 // GetLog is raft.LogStore's; fsm.ErrCorrupt when the record fails its checksum.
 func (s *logStore) GetLog(index uint64, l *raft.Log) error {
 	if s.cache.get(index, l) {
@@ -79,6 +53,13 @@ func (s *logStore) GetLog(index uint64, l *raft.Log) error {
 }
 
 func (s *logStore) read(index uint64, l *raft.Log) error {
+	if s.mark != nil { // the WAL still gives what it has cut off within its newest segment
+		if first, err := s.inner.FirstIndex(); err != nil {
+			return err
+		} else if index < first {
+			return raft.ErrLogNotFound // compared by Raft, so not wrapped
+		}
+	}
 	if err := s.inner.GetLog(index, l); err != nil {
 		return err
 	}
@@ -134,12 +115,15 @@ func (s *logStore) StoreLogs(logs []*raft.Log) error {
 	s.bytes.Add(size)
 	s.entries.Add(int64(len(logs)))
 	s.cache.add(logs)
-	return nil
+	return s.mark.stored(logs[len(logs)-1].Index)
 }
 
 // DeleteRange is raft.LogStore's.
 func (s *logStore) DeleteRange(from, to uint64) error {
 	s.cache.drop(to)
+	if err := s.mark.deleting(s.inner, from, to); err != nil {
+		return err
+	}
 	return s.inner.DeleteRange(from, to)
 }
 
@@ -153,6 +137,9 @@ func (s *logStore) verify(floor uint64) error {
 	}
 	last, err := s.LastIndex()
 	if err != nil {
+		return err
+	}
+	if err := s.mark.check(last); err != nil {
 		return err
 	}
 	if first > floor+1 {
@@ -251,6 +238,9 @@ func (c *logCache) drop(to uint64) {
 	}
 }
 
+// errKeyNotFound has the text by which Raft knows a key that was never set.
+var errKeyNotFound = errors.New("not found")
+
 // stableStore is Raft's term and vote, each key with a checksum.
 type stableStore struct{ inner raft.StableStore }
 
@@ -265,6 +255,9 @@ func (s *stableStore) Get(key []byte) ([]byte, error) {
 	v, err := s.inner.Get(key)
 	if err != nil {
 		return nil, err
+	}
+	if v == nil { // how the WAL says so
+		return nil, errKeyNotFound
 	}
 	n := len(v) - checksumSize
 	if n < 0 || binary.BigEndian.Uint64(v[n:]) != stableChecksum(key, v[:n]) {

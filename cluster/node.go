@@ -66,7 +66,7 @@ type Node struct {
 // Open takes the data directory, checks that it is whole, and listens on the
 // cluster port; nothing runs before Start. The state machine and its store stay
 // the caller's, who closes them after Shutdown. Errors: ErrConfig, ErrPlaintext,
-// ErrOtherNode, ErrDamaged, or the system's.
+// ErrOtherNode, ErrLogStore, ErrDamaged, or the system's.
 func Open(cfg Config, f *fsm.FSM, st *store.Store) (*Node, error) {
 	cfg = cfg.withDefaults()
 	if err := cfg.validate(); err != nil {
@@ -77,7 +77,7 @@ func Open(cfg Config, f *fsm.FSM, st *store.Store) (*Node, error) {
 	n.prop = newProposer(n)
 	n.reads.run, n.confirms.run = n.readRound, n.confirmRound
 	var err error
-	if n.ident, err = openIdentity(cfg.DataDir, cfg.Name, cfg.Memory); err != nil {
+	if n.ident, err = openIdentity(&n.cfg); err != nil {
 		return nil, err
 	}
 	if n.logs, n.stable, n.closeLog, err = openLog(&n.cfg); err != nil {

@@ -282,7 +282,27 @@ func TestLostDiskUnderAKnownNameIsRefused(t *testing.T) {
 }
 
 func TestDamagedDirectoriesAreRefused(t *testing.T) {
+	for _, library := range []string{LogBolt, LogWAL} {
+		t.Run(library, func(t *testing.T) { damageLog(t, library) })
+	}
+}
+
+// logPath is the file of dir that has the newest entries.
+func logPath(t *testing.T, dir, library string) string {
+	t.Helper()
+	if library == LogBolt {
+		return filepath.Join(dir, logFile)
+	}
+	segments, err := filepath.Glob(filepath.Join(dir, logFolder, "*.wal"))
+	if err != nil || len(segments) == 0 {
+		t.Fatalf("no segments: %v", err)
+	}
+	return segments[len(segments)-1]
+}
+
+func damageLog(t *testing.T, library string) {
 	c := testConfig(t, "solo")
+	c.LogStore = library
 	n, err := tryNode(t, c)
 	if err != nil {
 		t.Fatal(err)
@@ -300,10 +320,11 @@ func TestDamagedDirectoriesAreRefused(t *testing.T) {
 		want   error
 	}{
 		{"another name", func(string) error { return nil }, ErrOtherNode},
-		{"log gone", func(d string) error { return os.Remove(filepath.Join(d, logFile)) }, ErrDamaged},
+		{"another log store", func(string) error { return nil }, ErrLogStore},
+		{"log gone", func(d string) error { return os.Remove(logPath(t, d, library)) }, ErrDamaged},
 		{"identity gone", func(d string) error { return os.Remove(filepath.Join(d, identityFile)) }, ErrDamaged},
 		{"identity altered", func(d string) error { return flip(filepath.Join(d, identityFile), `"stage":"member"`, 'X') }, ErrDamaged},
-		{"record altered", func(d string) error { return flip(filepath.Join(d, logFile), `{"x":1}`, 'y') }, ErrDamaged},
+		{"record altered", func(d string) error { return flip(logPath(t, d, library), `{"x":1}`, 'y') }, ErrDamaged},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			d := c
@@ -316,6 +337,9 @@ func TestDamagedDirectoriesAreRefused(t *testing.T) {
 			}
 			if errors.Is(tc.want, ErrOtherNode) {
 				d.Name = "other"
+			}
+			if errors.Is(tc.want, ErrLogStore) {
+				d.LogStore = map[string]string{LogBolt: LogWAL, LogWAL: LogBolt}[library]
 			}
 			n, err := tryNode(t, d)
 			if err == nil {

@@ -209,7 +209,7 @@ func (n *Node) openState(events *cluster.StoreEvents) error {
 func (n *Node) clusterConfig(events *cluster.StoreEvents) cluster.Config {
 	c := n.config
 	return cluster.Config{
-		Name: n.name, DataDir: c.Cluster.DataDir, Memory: c.Memory,
+		Name: n.name, DataDir: c.Cluster.DataDir, Memory: c.Memory, LogStore: c.Store.Log,
 		ClusterAddr: c.Cluster.Address, GossipAddr: c.Cluster.Gossip, HTTPAddr: n.httpAddr(),
 		Join: c.Cluster.Join, Expect: c.Cluster.Expect,
 		HeartbeatTimeout: c.Raft.HeartbeatTimeout, ElectionTimeout: c.Raft.ElectionTimeout,

@@ -305,6 +305,8 @@ type Raft struct {
 
 // Store holds the local store's sizes.
 type Store struct {
+	// Log is the library that keeps the Raft log: "bolt" or "wal".
+	Log string
 	// CacheBytes is the block cache.
 	CacheBytes int64
 	// EventsRetained is how many events are kept at least for notifiers and feeds.

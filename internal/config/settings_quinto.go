@@ -95,6 +95,8 @@ func raftSettings() []Setting {
 
 func storeSettings() []Setting {
 	return []Setting{
+		{Name: "quinto.log_store", Default: "bolt", check: func(text string) (string, bool) { return "bolt or wal", text == "bolt" || text == "wal" },
+			Doc: "Library that keeps the Raft log, `bolt` or `wal`: chosen when the data folder is made, kept for ever.", field: func(c *Config) any { return &c.Store.Log }},
 		{Name: "quinto.cache_bytes", Default: "134217728", Min: mib, Max: 1024 * gib, Doc: "Block cache of the store.", field: func(c *Config) any { return &c.Store.CacheBytes }},
 		{Name: "quinto.events_retained", Default: "100000", Min: 1000, Max: 1_000_000_000, Doc: "Events kept at least for notifiers and feeds.", field: func(c *Config) any { return &c.Store.EventsRetained }},
 		{Name: "quinto.events_maximum", Default: "1000000", Min: 1000, Max: 1_000_000_000, Doc: "Events kept at most for a notifier that lags; beyond, it is told that it missed some.", field: func(c *Config) any { return &c.Store.EventsMaximum }},

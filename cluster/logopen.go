@@ -1,0 +1,143 @@
+package cluster
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/hashicorp/raft"
+	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
+	wal "github.com/hashicorp/raft-wal"
+	"go.etcd.io/bbolt"
+)
+
+// The libraries that can keep the Raft log, as Config.LogStore names them. The one
+// that a data directory was made with is in its identity.
+const (
+	// LogBolt is raft-boltdb: one file of pages.
+	LogBolt = "bolt"
+	// LogWAL is raft-wal: segments that are only appended to.
+	LogWAL = "wal"
+)
+
+const (
+	logFile     = "raft.db"   // of bolt
+	logFolder   = "raft.wal"  // of the WAL
+	logFileWait = time.Second // for a lock on the file that another process holds
+
+	// walSegmentBytes are preallocated per segment; the largest entry fits twice.
+	walSegmentBytes = 16 << 20
+)
+
+// openLog opens the log and the stable store of dir, or both in memory.
+func openLog(c *Config) (*logStore, *stableStore, func() error, error) {
+	if c.Memory {
+		m := raft.NewInmemStore()
+		return newLogStore(c.WrapLog(m)), &stableStore{inner: m}, func() error { return nil }, nil
+	}
+	if c.LogStore == LogWAL {
+		return openWAL(c)
+	}
+	path := filepath.Join(c.DataDir, logFile)
+	bolt, err := raftboltdb.New(raftboltdb.Options{Path: path, BoltOptions: &bbolt.Options{
+		// Without these each commit writes the whole freelist: seven times slower
+		// after a truncation.
+		NoFreelistSync: true,
+		FreelistType:   bbolt.FreelistMapType,
+		Timeout:        logFileWait,
+	}})
+	if err != nil {
+		if errors.Is(err, os.ErrDeadlineExceeded) || err.Error() == "timeout" {
+			err = fmt.Errorf("in use by another process")
+		}
+		return nil, nil, nil, fmt.Errorf("cluster: Raft log %q: %w", path, err)
+	}
+	return newLogStore(c.WrapLog(bolt)), &stableStore{inner: bolt}, bolt.Close, nil
+}
+
+func openWAL(c *Config) (*logStore, *stableStore, func() error, error) {
+	dir := filepath.Join(c.DataDir, logFolder)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, nil, nil, fmt.Errorf("cluster: Raft log: %w", err)
+	}
+	w, err := wal.Open(dir, wal.WithSegmentSize(walSegmentBytes), wal.WithLogger(c.Logger.Named("wal")))
+	if err != nil { // whatever it cannot read
+		return nil, nil, nil, fmt.Errorf("cluster: %w: Raft log %q: %w", ErrDamaged, dir, err)
+	}
+	s, stable := newLogStore(c.WrapLog(w)), &stableStore{inner: w}
+	if s.mark, err = openMark(stable); err != nil {
+		return nil, nil, nil, errors.Join(fmt.Errorf("cluster: Raft log %q: %w", dir, err), w.Close())
+	}
+	return s, stable, func() error {
+		last, err := w.LastIndex()
+		if err == nil {
+			err = s.mark.set(last)
+		}
+		return errors.Join(err, w.Close())
+	}, nil
+}
+
+// logMark remembers an entry that the WAL certainly had. The WAL takes a newest
+// segment that is missing for one that was never made, and a damaged entry in it,
+// with all that follows, for a write that a crash cut short; both would be an
+// acknowledged write forgotten in silence. The mark is set when the node stops and
+// every markEvery entries, so that at most the end of the log of a node that crashed
+// is taken at the WAL's word. A nil mark does nothing.
+type logMark struct {
+	stable *stableStore
+	at     uint64 // only Raft's goroutine, or nobody after it, changes it
+}
+
+const (
+	markKey   = "quinto.last"
+	markEvery = 4096 // each time costs one more sync
+)
+
+func openMark(stable *stableStore) (*logMark, error) {
+	at, err := stable.GetUint64([]byte(markKey))
+	if errors.Is(err, errKeyNotFound) {
+		err = nil
+	}
+	return &logMark{stable: stable, at: at}, err
+}
+
+func (m *logMark) set(at uint64) error {
+	if at == m.at {
+		return nil
+	}
+	m.at = at
+	return m.stable.SetUint64([]byte(markKey), at)
+}
+
+func (m *logMark) stored(last uint64) error {
+	if m == nil || last < m.at+markEvery {
+		return nil
+	}
+	return m.set(last)
+}
+
+// deleting lowers the mark before entries up to it go: all of them when a snapshot
+// was installed, or the end when another leader's log wins.
+func (m *logMark) deleting(log raft.LogStore, from, to uint64) error {
+	if m == nil || to < m.at {
+		return nil
+	}
+	first, err := log.FirstIndex()
+	if err != nil {
+		return err
+	}
+	if from <= first {
+		return m.set(0)
+	}
+	return m.set(min(m.at, from-1))
+}
+
+// check compares the mark with the log that was opened.
+func (m *logMark) check(last uint64) error {
+	if m == nil || last >= m.at {
+		return nil
+	}
+	return fmt.Errorf("%w: the log ends at %d and had entry %d", ErrDamaged, last, m.at)
+}
