@@ -51,7 +51,7 @@ func Main(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
-	root.AddCommand(startCommand(), clusterCommand(), versionCommand(), initCommand(), migrateCommand(), flushCacheCommand(), purgeDeletedCommand())
+	root.AddCommand(startCommand(), clusterCommand(), versionCommand(), initCommand(), migrateCommand(), flushCacheCommand(), purgeDeletedCommand(), importCommand(), exportCommand())
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
