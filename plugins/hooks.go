@@ -51,6 +51,10 @@ type Veto struct {
 	Status  int    // HTTP status, 400 to 499; anything else counts as 403
 	Errno   int    // Kinto's errno; 0 lets the API choose the one of the status
 	Message string // shown to the client
+	Title   string // member "error" of the answer; empty: the status in words
+	// Location and Name make it a 400 about one part of the request, as in "body" and
+	// "data.id", in the form of Kinto's other ones.
+	Location, Name string
 }
 
 // Error implements error.

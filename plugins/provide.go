@@ -47,6 +47,44 @@ type Kind struct {
 	// returns the data to store and what is wrong, with names relative to the data.
 	// nil accepts every JSON object.
 	Check func(data []byte) ([]byte, []Flaw)
+	// NeedsData refuses a PUT or POST without data.
+	NeedsData bool
+	// Scope says which objects of a root list exist for a request; nil: all. A *Veto
+	// refuses the request: a write before its permissions are looked at, a read after.
+	Scope func(r *ScopeRequest) (Scope, error)
+	// Complete has the last word on the data that a write stores, after Check and
+	// before the hooks. It may refuse with a *Veto, or ask for time with a *Later. It
+	// may run more than once for one request.
+	Complete func(ctx context.Context, d *Draft) ([]byte, error)
+	// Hidden are fields that are stored and never shown: no answer has them, and no
+	// filter finds them.
+	Hidden []string
+}
+
+// ScopeRequest is what the Scope of a Kind is asked.
+type ScopeRequest struct {
+	Method     string
+	UserID     string // with its prefix; empty: anonymous
+	Principals []string
+	Named      bool   // the URL, or data.id of a POST, names an object
+	ID         string // of that object
+}
+
+// Scope is what exists for a request.
+type Scope struct {
+	All       bool   // all objects
+	ID        string // else this one alone
+	Principal string // gets the write permission of what the request writes; empty: the user
+}
+
+// Draft is data that is about to be stored.
+type Draft struct {
+	Method string
+	ID     string // empty for a POST that names none
+	Scope  Scope
+	Sent   []byte // the data as it was sent, "{}" without; nil for a JSON patch
+	Old    []byte // what is stored; nil on create
+	New    []byte // without id and last_modified
 }
 
 // KindProvider adds kinds of objects.

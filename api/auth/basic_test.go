@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/base64"
 	"testing"
+
+	"quinto/plugins"
 )
 
 func encoded(s string) string { return base64.StdEncoding.EncodeToString([]byte(s)) }
@@ -40,5 +42,5 @@ func TestBasicUserIDIsKintos(t *testing.T) {
 
 func FuzzCredentials(f *testing.F) {
 	f.Add("Basic eDo=")
-	f.Fuzz(func(t *testing.T, header string) { Credentials(header) })
+	f.Fuzz(func(t *testing.T, header string) { plugins.Credentials(header) })
 }

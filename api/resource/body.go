@@ -131,7 +131,10 @@ func (p *parsed) validate(k *Kind, patch bool) (pl payload, problems []problem) 
 	}
 	if p.empty {
 		pl.empty = true
-		return pl, nil
+		if k.NeedsData && !patch {
+			body("data", "Required")
+		}
+		return pl, problems
 	}
 	if p.value.Kind() != canon.Object {
 		body("", mapping(p.value))
@@ -144,6 +147,9 @@ func (p *parsed) validate(k *Kind, patch bool) (pl payload, problems []problem) 
 	data, hasData := p.value.Get("data")
 	given, hasPermissions := p.value.Get("permissions")
 	pl.empty, pl.hasData = !hasData && !hasPermissions, hasData
+	if !hasData && k.NeedsData && !patch {
+		body("data", "Required")
+	}
 	if hasData && data.Kind() != canon.Object {
 		body("data", mapping(data))
 	} else if hasData {

@@ -243,7 +243,8 @@ func (c *call) jsonPatch(ops []patchOperation) (pl payload, err error) {
 		shown = c.current.ACL
 	}
 	before := permissionsDocument(shown)
-	doc := appendObject([]byte(`{"data":`), &c.current)
+	visible := c.s.visible(c.current)
+	doc := appendObject([]byte(`{"data":`), &visible)
 	doc = append(append(append(doc, `,"permissions":`...), before...), '}')
 	after, err := applyPatch(doc, ops, c.patchLimit(len(doc)))
 	if err != nil {

@@ -1,6 +1,7 @@
 package resource
 
 import (
+	"context"
 	"crypto/rand"
 	"fmt"
 	"slices"
@@ -56,6 +57,11 @@ type Kind struct {
 	PlainHead  bool
 	Show       func(r fsm.Reader, o *fsm.Object, whole bool) ([]byte, error)
 	Late       string
+	// NeedsData, Scope, Complete and Hidden are those of plugins.Kind.
+	NeedsData bool
+	Scope     func(r *plugins.ScopeRequest) (plugins.Scope, error)
+	Complete  func(ctx context.Context, d *plugins.Draft) ([]byte, error)
+	Hidden    []string
 	// Members gives the principals that get the object as a principal; nil: the
 	// kind has none.
 	Members func(data canon.Value) []string
@@ -68,7 +74,8 @@ type Flaw = plugins.Flaw
 func FromPlugin(p *plugins.Kind) *Kind {
 	k := &Kind{Name: p.Name, Plural: p.Plural, Parent: p.Parent, NeedsParent: p.NeedsParent, Permissions: p.Permissions, Grants: p.Grants,
 		Children: p.Children, NewID: p.NewID, ValidID: p.ValidID, ListMethods: p.ListMethods, ObjectMethods: p.ObjectMethods, Fields: p.Fields,
-		TextFields: p.TextFields, PlainHead: p.PlainHead, Show: p.Show, Late: p.Late}
+		TextFields: p.TextFields, PlainHead: p.PlainHead, Show: p.Show, Late: p.Late,
+		NeedsData: p.NeedsData, Scope: p.Scope, Complete: p.Complete, Hidden: p.Hidden}
 	if k.Grants == nil {
 		k.Grants = map[string][]Grant{"write": on(p.Name, "write"), "read": on(p.Name, "write", "read")}
 	}

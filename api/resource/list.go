@@ -9,6 +9,7 @@ import (
 	"hash/fnv"
 	"math"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -42,6 +43,9 @@ func queryProblems(e *query.Error) (out []problem) {
 func (c *call) list(problems []problem) (*outline, error) {
 	info, err := c.state.List(c.route.list)
 	if err != nil {
+		return nil, err
+	}
+	if info.Timestamp, err = c.scopedTime(info.Timestamp); err != nil {
 		return nil, err
 	}
 	limits := &c.s.cfg.Limits
@@ -196,7 +200,7 @@ func unfiltered(raw string) bool {
 
 // count is the number of live objects that match, whatever the page.
 func (c *call) count(q *query.Query, info *fsm.ListInfo) (n int64, err error) {
-	if c.shared == nil && unfiltered(c.r.Query) {
+	if c.shared == nil && !c.scoped() && unfiltered(c.r.Query) {
 		return info.Count, nil
 	}
 	bounds := fsm.ScanOptions{Borrow: true}
@@ -233,8 +237,20 @@ func view(o *fsm.Object) query.Object {
 // scan calls f for the candidates of a query that the user may see: those that
 // its ids name, or those within bounds.
 func (c *call) scan(q *query.Query, bounds fsm.ScanOptions, f func(o *fsm.Object) bool) error {
-	seen := func(o *fsm.Object) bool { return !c.shared.with(o) || f(o) }
+	seen := func(o *fsm.Object) bool {
+		if !c.shared.with(o) {
+			return true
+		}
+		visible := c.s.visible(*o)
+		return f(&visible)
+	}
 	ids, named := q.IDs()
+	if c.scoped() && (!named || slices.Contains(ids, c.scope.ID)) {
+		ids = []string{c.scope.ID}
+	} else if c.scoped() {
+		return nil
+	}
+	named = named || c.scoped()
 	if !named {
 		return c.state.Scan(c.route.list, bounds, seen)
 	}
@@ -296,6 +312,7 @@ func (c *call) page(q *query.Query, tombstones bool) (*pageOf, error) {
 		p.revisions = map[string]fsm.Revision{}
 	}
 	_, named := q.IDs()
+	named = named || c.scoped()
 	sorted := q.NewPage()
 	direct := r.Ordered && !named
 	err := c.scanShown(q, bounds, func(o *fsm.Object, v query.Object) bool {

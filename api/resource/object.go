@@ -30,14 +30,13 @@ func (c *call) object(problems []problem) (*outline, error) {
 	if err := c.checkID(); err != nil {
 		return nil, err
 	}
-	o, err := c.at(len(c.links) - 1)
-	if err != nil {
+	if err := c.readCurrent(); err != nil {
 		return nil, err
 	}
-	c.current = *o
-	if !o.Exists() {
+	if !c.current.Exists() {
 		return nil, c.missing()
 	}
+	o := &c.current
 	if out := c.unmodified(o.LastModified); out != nil {
 		return out, nil
 	}
@@ -45,15 +44,19 @@ func (c *call) object(problems []problem) (*outline, error) {
 		return nil, err
 	}
 	out := &outline{status: 200, fields: append(appendStamp(make([]HeaderField, 0, 6), o.LastModified), contentTypeField)}
-	if out.fields, err = c.caching(out.fields); err != nil {
+	fields, err := c.caching(out.fields)
+	if err != nil {
 		return nil, err
 	}
+	out.fields = fields
 	return out, c.showObject(out, o)
 }
 
 // showObject makes the body of a GET: the object with its permissions, or what
 // _fields asks for.
-func (c *call) showObject(out *outline, o *fsm.Object) error {
+func (c *call) showObject(out *outline, stored *fsm.Object) error {
+	visible := c.s.visible(*stored)
+	o := &visible
 	if strings.Contains(c.r.Query, "fields") {
 		fields, err := query.ParseFields(c.r.Query, query.Options{})
 		if err != nil {
@@ -66,7 +69,7 @@ func (c *call) showObject(out *outline, o *fsm.Object) error {
 		}
 	}
 	b := append(make([]byte, 0, len(o.Data)+len(o.ACL)+128), `{"permissions":`...)
-	b = append(appendPermissions(b, o.ACL, c.who), `,"data":`...)
+	b = append(c.appendPermissions(b, o.ACL), `,"data":`...)
 	c.show(out, b, o)
 	return nil
 }
@@ -75,7 +78,8 @@ func (c *call) showObject(out *outline, o *fsm.Object) error {
 // stored with its transaction, so there it only refers to what is stored anyway.
 func (c *call) show(out *outline, head []byte, o *fsm.Object) {
 	if !c.batch {
-		out.literal(append(appendObject(head, o), '}'))
+		visible := c.s.visible(*o)
+		out.literal(append(appendObject(head, &visible), '}'))
 		return
 	}
 	out.literal(head)
@@ -87,7 +91,7 @@ func (p *planner) reference(o *fsm.Object) part {
 	if i, ok := p.staged[o.Path]; ok {
 		return part{ops: opRange{i, i + 1}}
 	}
-	stored := *o
+	stored := p.s.visible(*o)
 	return part{stored: &stored}
 }
 
@@ -161,14 +165,14 @@ func (c *call) post(problems []problem) (*outline, error) {
 	}
 	if c.current.Exists() {
 		out := &outline{status: 200, fields: append(stampFields(c.current.LastModified), contentTypeField)}
-		b := append(appendPermissions([]byte(`{"permissions":`), c.current.ACL, c.who), `,"data":`...)
+		b := append(c.appendPermissions([]byte(`{"permissions":`), c.current.ACL), `,"data":`...)
 		c.show(out, b, &c.current)
 		return out, nil
 	}
 	if pl.id == nil {
 		id := c.route.kind.NewID()
 		c.name(id)
-		c.fresh = randomUUID(id)
+		c.unnamed, c.fresh = true, randomUUID(id)
 	}
 	data := pl.data
 	if !pl.hasData {
@@ -304,6 +308,9 @@ func (c *call) write(pl *payload, data canon.Value) (*outline, error) {
 		return nil, errInvalidID()
 	}
 	var err error
+	if op.Data, err = c.complete(pl, data); err != nil {
+		return nil, err
+	}
 	if op.LastModified, op.HasTime, err = c.modifiedWish(pl); err != nil {
 		return nil, err
 	}
@@ -345,7 +352,7 @@ func (c *call) write(pl *payload, data canon.Value) (*outline, error) {
 		}
 	}
 	out := &outline{status: status, fields: []HeaderField{contentTypeField}, stamp: opRange{i, i + 1}}
-	out.literal(append(appendPermissions([]byte(`{"permissions":`), op.ACL, c.who), `,"data":`...))
+	out.literal(append(c.appendPermissions([]byte(`{"permissions":`), op.ACL), `,"data":`...))
 	out.parts = append(out.parts, part{ops: opRange{i, i + 1}}, part{literal: []byte{'}'}})
 	return out, nil
 }

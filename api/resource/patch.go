@@ -84,7 +84,7 @@ func (c *call) patched(media string, pl *payload, ops []patchOperation) (canon.V
 	case jsonPatchType:
 		var err error
 		*pl, err = c.jsonPatch(ops)
-		return pl.data, err
+		return c.withHidden(pl.data), err
 	case mergePatchType:
 		for _, name := range pl.nulls {
 			pl.permissions[name] = nil // null takes a permission away
@@ -147,7 +147,7 @@ func (c *call) narrow(out *outline, pl *payload, diff bool) {
 	shown := objectBuilder{}
 	pl.data.Each(func(key string, sent canon.Value) bool {
 		now, ok := after[key]
-		if ok && !canon.Equal(before[key], now) && (!diff || !canon.Equal(sent, now)) {
+		if ok && !slices.Contains(c.route.kind.Hidden, key) && !canon.Equal(before[key], now) && (!diff || !canon.Equal(sent, now)) {
 			shown.add(key, now)
 		}
 		return true

@@ -155,6 +155,12 @@ func (s *sharing) with(o *fsm.Object) bool {
 // user. It remembers lists without any by their revision, since that costs a
 // scan of the whole list.
 func (c *call) anyShared() (bool, error) {
+	if c.scoped() && c.route.kind.ValidID(c.scope.ID) { // mostly it is this one
+		o, err := c.state.Get(c.route.list.Child(c.scope.ID))
+		if err != nil || o.Exists() && c.shared.with(&o) {
+			return err == nil, err
+		}
+	}
 	info, err := c.state.List(c.route.list)
 	if err != nil {
 		return false, err
@@ -208,16 +214,16 @@ func (c *call) newACL(old fsm.ACL, given map[string][]string) fsm.ACL {
 		acl[permission] = principals
 	}
 	if c.s.cfg.ExplicitPermissions {
-		acl["write"] = append(slices.Clip(acl["write"]), c.who.current())
+		acl["write"] = append(slices.Clip(acl["write"]), c.writer())
 	}
 	return fsm.NewACL(acl)
 }
 
 // appendPermissions appends an ACL as the permissions of an answer: {} unless
 // the user is in the object's own write.
-func appendPermissions(b []byte, acl fsm.ACL, who *identity) []byte {
+func (c *call) appendPermissions(b []byte, acl fsm.ACL) []byte {
 	b = append(b, '{')
-	if acl.Grants(who.set, "write") {
+	if acl.Grants(c.who.set, "write") || c.scope.Principal != "" && acl.Grants(map[string]bool{c.scope.Principal: true}, "write") {
 		last := ""
 		acl.Each(func(permission, principal []byte) bool {
 			switch {

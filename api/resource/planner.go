@@ -139,8 +139,10 @@ type call struct {
 	current fsm.Object // the addressed object; for POST the one that data.id names
 	shared  *sharing   // not nil: only what is shared with the user
 	body    parsed
-	fresh   bool     // the id of the addressed object is a random UUID, drawn for it
-	also    []fsm.Op // of hooks, behind the request's own
+	unnamed bool          // a POST without id
+	scope   plugins.Scope // of what exists for the request, when its kind has a rule
+	fresh   bool          // the id of the addressed object is a random UUID, drawn for it
+	also    []fsm.Op      // of hooks, behind the request's own
 
 	ifMatch, ifNoneMatch condition
 	foreign              []problem // an origin that is not allowed, found before all else
@@ -243,7 +245,11 @@ func (p *planner) other(r *Request) (*outline, error) {
 // then permissions, then the parents of reads.
 func (c *call) prepare() (err error) {
 	early := c.r.Method == http.MethodPost || c.route.object && !c.r.safe()
+	outOfScope := c.findScope()
 	if early {
+		if outOfScope != nil {
+			return outOfScope
+		}
 		if err := c.checkParents(); err != nil {
 			return err
 		}
@@ -260,10 +266,13 @@ func (c *call) prepare() (err error) {
 	if err := c.authorize(); err != nil {
 		return err
 	}
-	if !early {
-		return c.checkParents()
+	if early {
+		return nil
 	}
-	return nil
+	if outOfScope != nil {
+		return outOfScope
+	}
+	return c.checkParents()
 }
 
 // checkParents answers 404 for parents that cannot exist, or, where the kind
@@ -294,11 +303,7 @@ func (c *call) checkParents() error {
 // permissions, as Kinto does.
 func (c *call) loadCurrent() (err error) {
 	if c.route.object {
-		o, err := c.at(len(c.links) - 1)
-		if err == nil {
-			c.current = *o
-		}
-		return err
+		return c.readCurrent()
 	}
 	c.body.parse(c.r.Body, c.s.jsonLimits())
 	data, _ := c.body.value.Get("data")
@@ -311,8 +316,13 @@ func (c *call) loadCurrent() (err error) {
 		return errInvalidID()
 	}
 	c.name(text)
+	return c.readCurrent()
+}
+
+// readCurrent takes the object of the last link, if it exists for the request.
+func (c *call) readCurrent() error {
 	o, err := c.at(len(c.links) - 1)
-	if err == nil {
+	if err == nil && c.inScope(o.Path.ID()) {
 		c.current = *o
 	}
 	return err

@@ -107,7 +107,8 @@ func (c *call) precondition(t target) error {
 			return err
 		}
 		if ok {
-			b := appendObject([]byte(`{"existing":`), t.object)
+			existing := c.s.visible(*t.object)
+			b := appendObject([]byte(`{"existing":`), &existing)
 			f.Details = append(b, '}')
 		}
 	}
@@ -119,7 +120,10 @@ func (c *call) targetTime(t target) (fsm.Timestamp, error) {
 		return t.object.LastModified, nil
 	}
 	l, err := c.state.List(c.route.list)
-	return l.Timestamp, err
+	if err != nil {
+		return 0, err
+	}
+	return c.scopedTime(l.Timestamp)
 }
 
 // objectTarget is the target of the addressed object, or of none.

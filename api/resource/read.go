@@ -9,6 +9,7 @@ import (
 
 	"quinto/api/query"
 	"quinto/fsm"
+	"quinto/plugins"
 )
 
 const (
@@ -56,6 +57,18 @@ func (s *Service) read(ctx context.Context, r *Request, spec *batchSpec) *Respon
 	if s.endpoints.local(r.Path) {
 		fresh.Level = fsm.Stale
 	}
+	resp, err := s.patiently(ctx, func(ctx context.Context) (*Response, *plugins.Later) {
+		return s.readOnce(ctx, r, spec, fresh)
+	})
+	if err != nil {
+		return s.finish(nil, err, nil, s.staleRevision(ctx))
+	}
+	return resp
+}
+
+// readOnce answers from one view, or not at all when a plugin has to do slow work
+// first.
+func (s *Service) readOnce(ctx context.Context, r *Request, spec *batchSpec, fresh fsm.Freshness) (*Response, *plugins.Later) {
 	begun := s.meter.Now()
 	v, err := s.view(ctx, r, fresh)
 	if err != nil && r.Path == "/" {
@@ -64,13 +77,16 @@ func (s *Service) read(ctx context.Context, r *Request, spec *batchSpec) *Respon
 		v, err = s.node.View(ctx, fresh)
 	}
 	if err != nil {
-		return s.finish(nil, err, nil, s.staleRevision(ctx))
+		return s.finish(nil, err, nil, s.staleRevision(ctx)), nil
 	}
 	defer v.Close()
 	p := s.newReader(ctx, v, s.node.Now())
 	out, err := p.run(r, spec)
+	if wish := later(err); wish != nil {
+		return nil, wish
+	}
 	if errors.Is(err, errWrites) {
-		return s.write(ctx, r)
+		return s.write(ctx, r), nil
 	}
 	s.meterStorage(begun, r)
 	resp := s.finish(out, err, result(nil), v.Revision())
@@ -78,7 +94,7 @@ func (s *Service) read(ctx context.Context, r *Request, spec *batchSpec) *Respon
 	if fresh.Level == fsm.Stale {
 		resp.Header = append(resp.Header, HeaderField{stalenessHeader, strconv.FormatInt(s.node.Staleness().Milliseconds(), 10)})
 	}
-	return resp
+	return resp, nil
 }
 
 // view gives the state for a read. A session that shows a revision which this

@@ -91,6 +91,7 @@ type Service struct {
 	other            func(context.Context, *Request) *Response
 	meter            *plugins.Meter
 	log              hclog.Logger
+	secretive        bool // some kind has hidden fields
 	unshared         unsharedLists
 	schemas          schemaCache
 	locks            keyLocks
@@ -110,7 +111,7 @@ func New(o Options) (*Service, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Service{node: o.Node, cfg: o.Config, policies: o.Authenticators, hooks: o.Hooks, table: t, cors: NewCORS(o.Config), capabilities: o.Capabilities,
+	s := &Service{secretive: secretive(o.Kinds), node: o.Node, cfg: o.Config, policies: o.Authenticators, hooks: o.Hooks, table: t, cors: NewCORS(o.Config), capabilities: o.Capabilities,
 		moreCapabilities: o.Providers, users: o.Users, aliases: o.Aliases, version: o.Version, configInfo: o.ConfigInfo, other: o.Other, meter: o.Meter, log: o.Logger}
 	if s.endpoints, err = newEndpoints(o.Endpoints); err != nil {
 		return nil, err
@@ -247,7 +248,7 @@ func (p *planner) run(r *Request, spec *batchSpec) (*outline, error) {
 func (s *Service) finish(out *outline, err error, from source, revision fsm.Revision) *Response {
 	var resp *Response
 	if err == nil {
-		resp, err = out.render(from)
+		resp, err = out.render(s.shown(from))
 	}
 	if err != nil {
 		resp, _ = s.failure(err).outline().render(nil)
@@ -299,7 +300,10 @@ func (s *Service) jsonLimits() canon.Limits {
 func (s *Service) retryAfter() int { return int(s.cfg.Timeouts.RetryAfter / time.Second) }
 
 func vetoed(v *plugins.Veto) *Failure {
-	f := &Failure{Status: v.HTTPStatus(), Errno: v.Errno, Message: v.Message}
+	if v.Location != "" {
+		return invalid(problem{location: v.Location, name: v.Name, description: v.Message})
+	}
+	f := &Failure{Status: v.HTTPStatus(), Errno: v.Errno, Title: v.Title, Message: v.Message}
 	if f.Errno == 0 {
 		f.Errno = map[int]int{400: ErrnoInvalidParameters, 401: ErrnoMissingAuth, 403: ErrnoForbidden, 404: ErrnoInvalidID, 409: ErrnoConstraint,
 			412: ErrnoModifiedMeanwhile, 413: ErrnoTooLarge}[f.Status]

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"quinto/fsm"
+	"quinto/plugins"
 )
 
 const (
@@ -119,18 +120,30 @@ func (s *Service) decide(ctx context.Context, r *Request) *Response {
 			return s.finish(nil, err, nil, s.staleRevision(ctx))
 		}
 	}
+	resp, err := s.patiently(ctx, func(ctx context.Context) (*Response, *plugins.Later) {
+		return s.decideLocked(ctx, r, spec)
+	})
+	if err != nil {
+		return s.undone(ctx, r, err)
+	}
+	return resp
+}
+
+// decideLocked decides under the locks of the request. It returns without an answer
+// when a plugin has to do slow work first.
+func (s *Service) decideLocked(ctx context.Context, r *Request, spec *batchSpec) (*Response, *plugins.Later) {
 	for _, key := range s.lockKeys(r) {
 		unlock, err := s.locks.lock(ctx, key)
 		if err != nil {
-			return s.undone(ctx, r, err)
+			return s.undone(ctx, r, err), nil
 		}
 		defer unlock()
 	}
 	if !r.retry {
 		for range maxConflicts {
-			resp, conflict := s.propose(ctx, r, spec)
+			resp, wish, conflict := s.propose(ctx, r, spec)
 			if !conflict {
-				return resp
+				return resp, wish
 			}
 		}
 	}
@@ -152,8 +165,9 @@ func (s *Service) lockKeys(r *Request) (keys []string) {
 }
 
 // decision is what a plan came to: a transaction and the outline of its answer;
-// or, without ops, the finished answer.
+// or, without ops, the finished answer; or the wish to do slow work first.
 type decision struct {
+	wish *plugins.Later
 	txn  fsm.Txn
 	out  *outline
 	resp *Response
@@ -170,7 +184,12 @@ func (s *Service) decideOn(ctx context.Context, v *fsm.View, r *Request, spec *b
 			d.resp.UserID = p.user()
 		}
 	}()
-	done := func(err error) decision { return decision{resp: s.finish(nil, err, nil, v.Revision())} }
+	done := func(err error) decision {
+		if wish := later(err); wish != nil {
+			return decision{wish: wish}
+		}
+		return decision{resp: s.finish(nil, err, nil, v.Revision())}
+	}
 	who, err := p.identify(r)
 	if err != nil {
 		return done(err)
@@ -201,36 +220,39 @@ func (s *Service) decideOn(ctx context.Context, v *fsm.View, r *Request, spec *b
 }
 
 // propose plans r and proposes it; conflict asks for another plan.
-func (s *Service) propose(ctx context.Context, r *Request, spec *batchSpec) (resp *Response, conflict bool) {
+func (s *Service) propose(ctx context.Context, r *Request, spec *batchSpec) (resp *Response, wish *plugins.Later, conflict bool) {
 	v, term, err := s.node.LeaderView()
 	if err != nil {
-		return s.failed(ctx, r, err), false
+		return s.failed(ctx, r, err), nil, false
 	}
 	d := s.decideOn(ctx, v, r, spec)
 	v.Close()
+	if d.wish != nil {
+		return nil, d.wish, false
+	}
 	if d.resp != nil {
 		if err := s.node.Confirm(ctx, term); err != nil {
-			return s.failed(ctx, r, err), false
+			return s.failed(ctx, r, err), nil, false
 		}
-		return d.resp, false
+		return d.resp, nil, false
 	}
 	begun := s.meter.Now()
 	res, err := s.node.Propose(ctx, d.txn)
 	s.meterStorage(begun, r)
 	if err != nil {
-		return s.failed(ctx, r, err), false
+		return s.failed(ctx, r, err), nil, false
 	}
 	if res.Conflict != nil {
-		return nil, true
+		return nil, nil, true
 	}
-	return s.committed(ctx, r, &d, &res), false
+	return s.committed(ctx, r, &d, &res), nil, false
 }
 
 // proposeExclusive has the plan made by the proposer, where it cannot lose.
-func (s *Service) proposeExclusive(ctx context.Context, r *Request, spec *batchSpec) *Response {
+func (s *Service) proposeExclusive(ctx context.Context, r *Request, spec *batchSpec) (*Response, *plugins.Later) {
 	v, term, err := s.node.LeaderView()
 	if err != nil {
-		return s.failed(ctx, r, err)
+		return s.failed(ctx, r, err), nil
 	}
 	v.Close()
 	var d decision
@@ -240,16 +262,18 @@ func (s *Service) proposeExclusive(ctx context.Context, r *Request, spec *batchS
 	})
 	switch {
 	case err != nil:
-		return s.failed(ctx, r, err)
+		return s.failed(ctx, r, err), nil
+	case d.wish != nil:
+		return nil, d.wish
 	case d.resp != nil:
 		if err := s.node.Confirm(ctx, term); err != nil {
-			return s.failed(ctx, r, err)
+			return s.failed(ctx, r, err), nil
 		}
-		return d.resp
+		return d.resp, nil
 	case res.Conflict != nil: // the leader changed under the plan
-		return &Response{outcome: outcomeNotLeader}
+		return &Response{outcome: outcomeNotLeader}, nil
 	}
-	return s.committed(ctx, r, &d, &res)
+	return s.committed(ctx, r, &d, &res), nil
 }
 
 // committed renders the answer of an applied transaction. A transaction that
@@ -292,7 +316,7 @@ func (s *Service) again(v *fsm.View, stored *fsm.StoredRequest, hash []byte) *Re
 	out, err := decodeOutline(stored.Reply)
 	if err == nil {
 		var resp *Response
-		if resp, err = out.render(&replay{v, stored.Refs}); err == nil {
+		if resp, err = out.render(s.shown(&replay{v, stored.Refs})); err == nil {
 			return s.finish(&outline{status: resp.Status, fields: resp.Header, parts: []part{{literal: resp.Body}}}, nil, nil, stored.Revision)
 		}
 	}
@@ -313,13 +337,16 @@ func requestID(r *Request, who *identity) []byte {
 	return sum[:]
 }
 
-// requestHash tells requests with the same id apart.
+// requestHash tells requests with the same id apart. It is stored, so it leaves out
+// a body that may hold a password, which could be guessed from a plain hash.
 func requestHash(r *Request) []byte {
 	h := sha256.New()
 	for _, part := range []string{r.Method, r.Path, r.Query, r.Header["content-type"]} {
 		_, _ = h.Write(binary.BigEndian.AppendUint32(nil, uint32(len(part))))
 		_, _ = h.Write([]byte(part))
 	}
-	_, _ = h.Write(r.Body)
+	if !bytes.Contains(r.Body, []byte("password")) {
+		_, _ = h.Write(r.Body)
+	}
 	return h.Sum(nil)
 }

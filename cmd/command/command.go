@@ -43,6 +43,10 @@ func (f failure) Unwrap() error { return f.error }
 // exit code. Errors are one line on stderr. SIGTERM, SIGINT or the end of ctx stops
 // a server gracefully; a second signal ends the process at once.
 func Main(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	return mainWith(ctx, args, os.Stdin, stdout, stderr)
+}
+
+func mainWith(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	ctx, cancel := withSignals(ctx, stderr)
 	defer cancel()
 	root := &cobra.Command{
@@ -51,8 +55,10 @@ func Main(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
-	root.AddCommand(startCommand(), clusterCommand(), versionCommand(), initCommand(), migrateCommand(), flushCacheCommand(), purgeDeletedCommand(), importCommand(), exportCommand())
+	root.AddCommand(startCommand(), clusterCommand(), versionCommand(), initCommand(), migrateCommand(), createUserCommand(), flushCacheCommand(),
+		purgeDeletedCommand(), importCommand(), exportCommand())
 	root.SetArgs(args)
+	root.SetIn(stdin)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
 	err := root.ExecuteContext(ctx)

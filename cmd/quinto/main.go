@@ -7,6 +7,7 @@ import (
 
 	"quinto/cmd/command"
 
+	_ "quinto/plugins/accounts"
 	_ "quinto/plugins/admin"
 	_ "quinto/plugins/counters"
 	_ "quinto/plugins/defaultbucket"

@@ -91,7 +91,7 @@ func projectSettings() []Setting {
 // resource and permission.
 func principalSettings() []Setting {
 	var rows []Setting
-	for _, resource := range []string{"bucket", "collection", "group", "record"} {
+	for _, resource := range []string{"account", "bucket", "collection", "group", "record"} {
 		for _, permission := range []string{"create", "read", "write"} {
 			key := resource + "_" + permission
 			row := Setting{Name: key + "_principals", Doc: "Who may " + permission + " " + resource + "s, whatever their own permissions say.",
@@ -129,7 +129,7 @@ func kintoWithoutEffect() []nameGroup {
 	return []nameGroup{
 		{"storage_url permission_url cache_url *_pool_size *_max_overflow *_pool_recycle *_pool_timeout *_max_backlog *_poolclass " +
 			"*_max_size_bytes cache_prefix cache_hosts sqlalchemy.*", "Kinto's databases"},
-		{"account_*_principals account_cache_ttl_seconds account_validation* account_password_*", "accounts"},
+		{"account_cache_ttl_seconds account_validation* account_password_*", "accounts"},
 		{"*_principals", "grants on other resources"},
 		{"multiauth.authorization_policy multiauth.groupfinder", "authorization, always Kinto's own rules"},
 		{"id_generator *_id_generator", "generators of ids of other resources, always Kinto's own"},
