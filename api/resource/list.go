@@ -241,6 +241,9 @@ func (c *call) scan(q *query.Query, bounds fsm.ScanOptions, f func(o *fsm.Object
 		if !c.shared.with(o) {
 			return true
 		}
+		if len(c.route.kind.Hidden) == 0 {
+			return f(o)
+		}
 		visible := c.s.visible(*o)
 		return f(&visible)
 	}

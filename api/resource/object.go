@@ -315,7 +315,7 @@ func (c *call) write(pl *payload, data canon.Value) (*outline, error) {
 		return nil, err
 	}
 	if c.s.cfg.SchemaValidation {
-		if op.Data, err = c.validateSchemas(pl, data); err != nil {
+		if op.Data, err = c.validateSchemas(pl, op.Data); err != nil {
 			return nil, err
 		}
 	}

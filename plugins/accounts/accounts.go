@@ -201,20 +201,21 @@ func (a *Accounts) complete(ctx context.Context, d *plugins.Draft) ([]byte, erro
 	if len(password) > maxPasswordBytes {
 		return nil, refuse("data."+passwordField, fmt.Sprintf("Longer than %d bytes", maxPasswordBytes))
 	}
-	hash, err := a.hash(ctx, password)
+	hash, err := a.hash(ctx, wanted{d.ID, password})
 	if err != nil {
 		return nil, err
 	}
 	return canon.Set(d.New, passwordField, canon.AppendString(nil, hash)), nil
 }
 
-// wanted is the key of a password's hash among what a request remembers.
-type wanted struct{ password string }
+// wanted is the key of a password's hash among what a request remembers: two accounts
+// of one batch have hashes of their own, also for the same password.
+type wanted struct{ id, password string }
 
-// hash gives the hash that this request uses for a password. The first time it is
+// hash gives the hash that this request uses for an account. The first time it is
 // asked for, it is made outside of the decision.
-func (a *Accounts) hash(ctx context.Context, password string) (string, error) {
-	if hash, made := plugins.Recall(ctx, wanted{password}); made {
+func (a *Accounts) hash(ctx context.Context, w wanted) (string, error) {
+	if hash, made := plugins.Recall(ctx, w); made {
 		if text, ok := hash.(string); ok {
 			return text, nil
 		}
@@ -222,9 +223,9 @@ func (a *Accounts) hash(ctx context.Context, password string) (string, error) {
 	return "", &plugins.Later{Work: func(ctx context.Context) error {
 		var hash string
 		var failed error
-		err := a.gate.do(ctx, func() { hash, failed = hashPassword(password) })
+		err := a.gate.do(ctx, func() { hash, failed = hashPassword(w.password) })
 		if err = errors.Join(err, failed); err == nil {
-			plugins.Remember(ctx, wanted{password}, hash)
+			plugins.Remember(ctx, w, hash)
 		}
 		return err
 	}}

@@ -167,6 +167,9 @@ func TestBatchUsesItsOwnAccount(t *testing.T) {
 
 // The hash is in no answer when it is to be hidden, and cannot be found out.
 func TestHiddenHashes(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes a dozen hashes")
+	}
 	url := start(t, 1, "quinto.hide_password_hashes = true\n")[0]
 	const bob = "bob:pw"
 	for _, c := range []struct {

@@ -18,6 +18,7 @@ const timeWindow = int64(time.Hour / time.Millisecond)
 var (
 	millis    = regexp.MustCompile(`\d{13}`)
 	uuidForm  = regexp.MustCompile(`^[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$`)
+	hashForm  = regexp.MustCompile(`^\$2b\$12\$[./A-Za-z0-9]{53}$`) // a password's, as Kinto's accounts keep it
 	nameForm  = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_-]{7}$`)
 	pythonSet = regexp.MustCompile(`one of \['[^\]]*'\]`)
 	pageToken = regexp.MustCompile(`_token=[^&"]+`)
@@ -71,7 +72,7 @@ func (r *relations) learnIDs(side int, node any) {
 		}
 	case map[string]any:
 		for _, key := range sortedKeys(at) {
-			if id, ok := at[key].(string); ok && key == "id" {
+			if id, ok := at[key].(string); ok && (key == "id" || key == "password" && hashForm.MatchString(id)) {
 				r.learnID(side, id)
 			}
 			r.learnIDs(side, at[key])
@@ -86,6 +87,8 @@ func (r *relations) learnID(side int, id string) {
 		return
 	case uuidForm.MatchString(id):
 		form = "uuid4"
+	case hashForm.MatchString(id):
+		form = "bcrypt"
 	case !nameForm.MatchString(id):
 		return
 	}

@@ -157,7 +157,7 @@ func (s *Suite) lockShared(r *Request) func() {
 func prepare(r *Request, vars variables, answers map[string]Answer) (Sent, []int64, error) {
 	sent := Sent{Method: r.Method, Password: userPassword}
 	if r.User != "" {
-		sent.User = vars.userName(r.User)
+		sent.User, sent.Password = vars.credentials(r.User)
 	}
 	var times []int64
 	fill := func(text string) (string, error) {

@@ -50,8 +50,13 @@ func freePort() (int, error) {
 // iniText is the one configuration both servers read; each ignores the keys it does not know.
 func iniText(port int, settings, backend, dsn string) string {
 	var extra strings.Builder
+	policies := "basicauth"
 	for _, pair := range strings.Fields(settings) {
 		key, value, _ := strings.Cut(pair, "=")
+		if key == "multiauth.policies" {
+			policies = strings.ReplaceAll(value, "|", " ")
+			continue
+		}
 		fmt.Fprintf(&extra, "kinto.%s = %s\n", key, strings.ReplaceAll(value, "|", " "))
 	}
 	if backend == "postgresql" {
@@ -67,7 +72,7 @@ port = %d
 [app:main]
 use = egg:kinto
 kinto.userid_hmac_secret = %s
-multiauth.policies = basicauth
+multiauth.policies = %s
 multiauth.policy.basicauth.use = kinto.core.authentication.BasicAuthAuthenticationPolicy
 %s
 [loggers]
@@ -91,7 +96,7 @@ formatter = generic
 
 [formatter_generic]
 format = %%(message)s
-`, port, userSecret, extra.String())
+`, port, userSecret, policies, extra.String())
 }
 
 // versionFile is what the setting version_json_path=published.json names; it lies in the folder both servers run in.

@@ -58,6 +58,18 @@ type variables struct {
 // userName is the account name that a scenario's user has in this run.
 func (v variables) userName(user string) string { return user + "-" + v.suffix }
 
+// credentials are what a request sends for `user=NAME`, `user=NAME:PASSWORD` or, for a name that all scenarios share, `user=!NAME`.
+func (v variables) credentials(user string) (name, password string) {
+	name, password, given := strings.Cut(user, ":")
+	if !given {
+		password = userPassword
+	}
+	if shared, ok := strings.CutPrefix(name, "!"); ok {
+		return shared, password
+	}
+	return v.userName(name), password
+}
+
 // principal is the id Kinto's basic auth gives a user: an HMAC of "name:password" (row 6.2).
 func (v variables) principal(user string) string {
 	return principalOf(userSecret, v.userName(user)+":"+userPassword)
