@@ -24,7 +24,7 @@ WOUNDS ?= full
 SEED ?= $(shell printf '%d' 0x$$(git rev-parse --short=12 HEAD 2>/dev/null || echo 1))
 CONFORMANCE = $(call script,conformance) --quinto $(BIN) --seed $(SEED)
 # What `make test` and CI run, in this order.
-STEPS ?= lint vet unit race conformance demo-small faults-small fuzz-small
+STEPS ?= lint vet unit race conformance demo-small faults-small fuzz-small schemathesis-small
 
 .PHONY: help
 help: ## list these targets
@@ -117,6 +117,14 @@ fuzz: ## every fuzz target for FUZZTIME (2m)
 .PHONY: fuzz-small
 fuzz-small: ## every fuzz target for ten seconds
 	scripts/lib/fuzz.sh 10s
+
+.PHONY: schemathesis
+schemathesis: build ## 10,000 requests generated from the API document
+	scripts/schemathesis --requests 10000 --out docs/results/schemathesis.md
+
+.PHONY: schemathesis-small
+schemathesis-small: build ## 1,000 of them, within a minute
+	scripts/schemathesis --requests 1000 --seconds 55
 
 .PHONY: bench
 bench: build ## figures beside real Kinto on PostgreSQL, as ratios

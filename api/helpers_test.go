@@ -17,6 +17,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"go.uber.org/goleak"
 
+	"quinto/api/openapi"
 	"quinto/api/resource"
 	"quinto/fsm"
 	"quinto/fsm/store"
@@ -58,6 +59,10 @@ func (f *fakeService) Endpoint(path string) resource.Endpoint {
 		return resource.Endpoint{Name: "bucket-object", IDs: map[string]string{"bucket_id": id}}
 	}
 	return resource.Endpoint{}
+}
+
+func (f *fakeService) Document() openapi.Document {
+	return openapi.Document{Title: "t", Version: "1.23"}
 }
 
 func (f *fakeService) Parts(*resource.Request, *resource.Response) []resource.Part { return nil }

@@ -25,6 +25,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"github.com/valyala/fasthttp"
 
+	"quinto/api/openapi"
 	"quinto/api/resource"
 	"quinto/fsm"
 	"quinto/internal/config"
@@ -40,6 +41,8 @@ type Service interface {
 	Serves(path string) bool
 	// Endpoint describes a path under /v1, for measurements.
 	Endpoint(path string) resource.Endpoint
+	// Document describes what it answers.
+	Document() openapi.Document
 	// Parts tells what the requests of a batch came to; nil: r is no batch.
 	Parts(r *resource.Request, answer *resource.Response) []resource.Part
 }

@@ -65,6 +65,7 @@ func (s *Server) utilities() map[string]utility {
 		"/__lbheartbeat__": {"lbheartbeat", fixed(func() []byte { return []byte("{}") })},
 		"/__version__":     {"version", s.versionView(version)},
 		"/contribute.json": {"contribute.json", fixed(func() []byte { return []byte(contribute) })},
+		DocumentPath:       {"openapi", s.describer()},
 		ClusterPath:        {"cluster", s.clusterStatus},
 		HashPath:           {"cluster_hash", s.clusterHash},
 	}

@@ -42,6 +42,8 @@ type Kind struct {
 	// set, the field Late, which is dear to find out, may be left out.
 	Show func(r fsm.Reader, o *fsm.Object, whole bool) ([]byte, error)
 	Late string
+	// Doc tells of the data in the API document.
+	Doc KindDoc
 	// Check validates and completes the data of a PUT or POST, or the merged data of
 	// a PATCH: a JSON object without white space, maybe with id and last_modified. It
 	// returns the data to store and what is wrong, with names relative to the data.
@@ -87,6 +89,30 @@ type Draft struct {
 	New    []byte // without id and last_modified
 }
 
+// KindDoc tells of the data of a kind in the API document.
+type KindDoc struct {
+	Properties string   // a JSON object of schemas by name; empty: none is told
+	Required   []string // that a client must give
+	Closed     bool     // there are no other properties
+}
+
+// Secured is an Authenticator that says in the API document what it wants.
+type Secured interface {
+	// Security is a security definition of Swagger 2.0, as in {"type":"basic"}.
+	Security() string
+}
+
+// Doc describes a route in the API document, in the terms of Swagger 2.0.
+type Doc struct {
+	ID         string   // operationId; empty: of method and Name, as in "create_flush"
+	Tag        string   // empty: Name with a capital
+	Path       string   // as a template; empty: Route.Path with its names in braces
+	Open       bool     // needs no user
+	Consumes   []string // media types of the body; nil: none
+	Parameters []string // JSON objects
+	Responses  string   // a JSON object by status; empty: nothing is told
+}
+
 // KindProvider adds kinds of objects.
 type KindProvider interface {
 	Kinds() []Kind
@@ -124,6 +150,8 @@ type Route struct {
 	Path string
 	// Name is Kinto's for the endpoint, as measurements call it: "flush". Empty: Path.
 	Name string
+	// Doc describes it in the API document; nil: it is not shown there.
+	Doc *Doc
 	// Local answers from this node's own state, also while no leader is known.
 	Local bool
 	// Handle answers on the node that got the request. It must not write.

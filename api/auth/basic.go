@@ -44,6 +44,9 @@ func NewBasic(name, secret string) *Basic {
 // Name implements plugins.Authenticator.
 func (b *Basic) Name() string { return b.name }
 
+// Security implements plugins.Secured.
+func (b *Basic) Security() string { return `{"type":"basic"}` }
+
 // Challenge implements Challenger.
 func (b *Basic) Challenge() string { return `Basic realm="Realm"` }
 

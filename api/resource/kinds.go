@@ -62,6 +62,8 @@ type Kind struct {
 	Scope     func(r *plugins.ScopeRequest) (plugins.Scope, error)
 	Complete  func(ctx context.Context, d *plugins.Draft) ([]byte, error)
 	Hidden    []string
+	// Doc tells of the data in the API document.
+	Doc plugins.KindDoc
 	// Members gives the principals that get the object as a principal; nil: the
 	// kind has none.
 	Members func(data canon.Value) []string
@@ -75,7 +77,7 @@ func FromPlugin(p *plugins.Kind) *Kind {
 	k := &Kind{Name: p.Name, Plural: p.Plural, Parent: p.Parent, NeedsParent: p.NeedsParent, Permissions: p.Permissions, Grants: p.Grants,
 		Children: p.Children, NewID: p.NewID, ValidID: p.ValidID, ListMethods: p.ListMethods, ObjectMethods: p.ObjectMethods, Fields: p.Fields,
 		TextFields: p.TextFields, PlainHead: p.PlainHead, Show: p.Show, Late: p.Late,
-		NeedsData: p.NeedsData, Scope: p.Scope, Complete: p.Complete, Hidden: p.Hidden}
+		NeedsData: p.NeedsData, Scope: p.Scope, Complete: p.Complete, Hidden: p.Hidden, Doc: p.Doc}
 	if k.Grants == nil {
 		k.Grants = map[string][]Grant{"write": on(p.Name, "write"), "read": on(p.Name, "write", "read")}
 	}
@@ -176,14 +178,14 @@ func Kinds() []*Kind {
 			"group:create":      on("bucket", "write", "group:create"),
 			"collection:create": on("bucket", "write", "collection:create"),
 		},
-		Children: []string{"collections", "groups"}, NewID: NewName, ValidID: ValidName, Check: checkBucket,
+		Children: []string{"collections", "groups"}, NewID: NewName, ValidID: ValidName, Check: checkBucket, Doc: plugins.KindDoc{Properties: bucketProperties},
 	}, {
 		Name: "group", Plural: "groups", Parent: "bucket", Permissions: []string{"read", "write"},
 		Grants: map[string][]Grant{
 			"write": join(write, on("group", "write")),
 			"read":  join(read, on("group", "write", "read")),
 		},
-		NewID: NewName, ValidID: ValidName, Check: checkGroup, Members: groupMembers,
+		NewID: NewName, ValidID: ValidName, Check: checkGroup, Members: groupMembers, Doc: plugins.KindDoc{Properties: groupProperties},
 	}, {
 		Name: "collection", Plural: "collections", Parent: "bucket", Permissions: []string{"read", "write", "record:create"},
 		Grants: map[string][]Grant{
@@ -192,7 +194,7 @@ func Kinds() []*Kind {
 			"read:attributes": join(read, on("collection", "write", "read", "record:create")),
 			"record:create":   join(write, on("collection", "write", "record:create")),
 		},
-		Children: []string{"records"}, NewID: NewName, ValidID: ValidName, Check: checkCollection,
+		Children: []string{"records"}, NewID: NewName, ValidID: ValidName, Check: checkCollection, Doc: plugins.KindDoc{Properties: collectionProperties},
 	}, {
 		Name: "record", Plural: "records", Parent: "collection", NeedsParent: true, Permissions: []string{"read", "write"},
 		Grants: map[string][]Grant{
@@ -223,6 +225,7 @@ func (k *Kind) own(grants []Grant) (out []string) {
 
 // table finds kinds by where they stand in a path.
 type table struct {
+	kinds   []*Kind // in their order
 	byPlace map[place]*Kind
 	offered map[offer]methods
 }
@@ -261,7 +264,7 @@ var generators = map[string]struct {
 
 // newTable makes the table of kinds as cfg has them; it sets what makes their ids.
 func newTable(kinds []*Kind, cfg *config.Config) (*table, error) {
-	t := &table{byPlace: map[place]*Kind{}, offered: map[offer]methods{}}
+	t := &table{kinds: kinds, byPlace: map[place]*Kind{}, offered: map[offer]methods{}}
 	names := map[string]bool{"": true}
 	for _, k := range kinds {
 		if g, ok := generators[cfg.IDGenerators[k.Name]]; ok {

@@ -54,11 +54,12 @@ func (s *Service) read(ctx context.Context, r *Request, spec *batchSpec) *Respon
 	if err != nil {
 		return s.finish(nil, err, nil, s.staleRevision(ctx))
 	}
+	stale := fresh.Level == fsm.Stale
 	if s.endpoints.local(r.Path) {
 		fresh.Level = fsm.Stale
 	}
 	resp, err := s.patiently(ctx, func(ctx context.Context) (*Response, *plugins.Later) {
-		return s.readOnce(ctx, r, spec, fresh)
+		return s.readOnce(ctx, r, spec, fresh, stale)
 	})
 	if err != nil {
 		return s.finish(nil, err, nil, s.staleRevision(ctx))
@@ -67,8 +68,8 @@ func (s *Service) read(ctx context.Context, r *Request, spec *batchSpec) *Respon
 }
 
 // readOnce answers from one view, or not at all when a plugin has to do slow work
-// first.
-func (s *Service) readOnce(ctx context.Context, r *Request, spec *batchSpec, fresh fsm.Freshness) (*Response, *plugins.Later) {
+// first. stale says that the client asked for no better.
+func (s *Service) readOnce(ctx context.Context, r *Request, spec *batchSpec, fresh fsm.Freshness, stale bool) (*Response, *plugins.Later) {
 	begun := s.meter.Now()
 	v, err := s.view(ctx, r, fresh)
 	if err != nil && r.Path == "/" {
@@ -91,7 +92,7 @@ func (s *Service) readOnce(ctx context.Context, r *Request, spec *batchSpec, fre
 	s.meterStorage(begun, r)
 	resp := s.finish(out, err, result(nil), v.Revision())
 	resp.UserID = p.user()
-	if fresh.Level == fsm.Stale {
+	if stale || fresh.Level == fsm.Stale && r.Path == "/" {
 		resp.Header = append(resp.Header, HeaderField{stalenessHeader, strconv.FormatInt(s.node.Staleness().Milliseconds(), 10)})
 	}
 	return resp, nil

