@@ -24,7 +24,7 @@ WOUNDS ?= full
 SEED ?= $(shell printf '%d' 0x$$(git rev-parse --short=12 HEAD 2>/dev/null || echo 1))
 CONFORMANCE = $(call script,conformance) --quinto $(BIN) --seed $(SEED)
 # What `make test` and CI run, in this order.
-STEPS ?= lint vet unit race conformance demo-small faults-small fuzz-small schemathesis-small
+STEPS ?= lint vet unit race conformance demo-small import-small faults-small fuzz-small schemathesis-small
 
 .PHONY: help
 help: ## list these targets
@@ -134,6 +134,16 @@ bench: build ## figures beside real Kinto on PostgreSQL, as ratios
 .PHONY: bench-big
 bench-big: build ## one node with 1,000,000 records: restart after kill -9, memory
 	$(call script,bench) --big --only '^big$$' --out docs/results/bench.md
+
+.PHONY: import
+import: build ## real Kinto with 100,000 records on PostgreSQL is imported and compared
+	@scripts/lib/tools.sh venv postgres >/dev/null
+	QUINTO_BIN=$(BIN) $(call script,import) --out docs/results/import.md
+
+.PHONY: import-small
+import-small: build ## the same with 2,000 records
+	@scripts/lib/tools.sh venv postgres >/dev/null
+	QUINTO_BIN=$(BIN) $(call script,import) --records 2000
 
 .PHONY: docs
 docs: ## write the documentation that is made from code

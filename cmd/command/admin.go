@@ -43,7 +43,7 @@ type adminCall struct {
 
 // adminCalls are all of them. A command that needs another adds a row.
 func adminCalls() []adminCall {
-	return []adminCall{flushCacheCall, purgeDeletedCall, createUserCall, importCall, exportCall}
+	return []adminCall{flushCacheCall, purgeDeletedCall, createUserCall, kindsCall, importCall, exportCall}
 }
 
 func findAdminCall(name string) (adminCall, bool) {

@@ -131,6 +131,12 @@ func jsonLimits(c *config.Config) canon.Limits {
 // importTarget is a node behind the admin channel.
 type importTarget struct{ conn adminConn }
 
+// Plurals implements transfer.Target.
+func (t *importTarget) Plurals(ctx context.Context) (plurals []string, err error) {
+	err = adminJSON(ctx, t.conn, kindsCall.name, struct{}{}, &plurals)
+	return plurals, err
+}
+
 // Take implements transfer.Target.
 func (t *importTarget) Take(ctx context.Context, items []transfer.Item, dry bool) (done transfer.Done, err error) {
 	err = adminJSON(ctx, t.conn, importCall.name, transfer.Batch{Dry: dry, Items: items}, &done)
@@ -141,6 +147,18 @@ func (t *importTarget) Take(ctx context.Context, items []transfer.Item, dry bool
 func (t *importTarget) Export(ctx context.Context, selected transfer.Selection, read func(io.Reader) error) error {
 	return exportThrough(ctx, t.conn, selected, read)
 }
+
+var kindsCall = adminCall{name: "kinds", run: func(_ context.Context, n *Node, _ io.Reader, out io.Writer) error {
+	kinds, err := n.kinds()
+	if err != nil {
+		return err
+	}
+	var plurals []string
+	for _, k := range kinds {
+		plurals = append(plurals, k.Plural)
+	}
+	return json.NewEncoder(out).Encode(plurals)
+}}
 
 var importCall = adminCall{name: "import", run: func(ctx context.Context, n *Node, in io.Reader, out io.Writer) error {
 	var b transfer.Batch
@@ -257,5 +275,9 @@ var exportCall = adminCall{name: "export", run: func(ctx context.Context, n *Nod
 		return err
 	}
 	defer v.Close()
-	return transfer.Export(ctx, v, q.Buckets, out)
+	kinds, err := n.kinds()
+	if err != nil {
+		return err
+	}
+	return transfer.Export(ctx, v, kinds, q.Buckets, out)
 }}

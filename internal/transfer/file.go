@@ -8,7 +8,9 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 
+	"quinto/api/resource"
 	"quinto/fsm"
 	"quinto/internal/canon"
 )
@@ -33,9 +35,9 @@ type exportEnd struct {
 }
 
 // Export writes everything that v shows as JSON lines: one revision, lists with what
-// lies in them, parents first. Entries of the history are left out: they have parts
-// elsewhere. selected as in an import.
-func Export(ctx context.Context, v *fsm.View, selected Selection, w io.Writer) error {
+// lies in them, parents first. What a kind keeps elsewhere, as the history does, is
+// written with it. selected as in an import.
+func Export(ctx context.Context, v *fsm.View, kinds []*resource.Kind, selected Selection, w io.Writer) error {
 	out := bufio.NewWriterSize(w, 64<<10)
 	enc := json.NewEncoder(out)
 	enc.SetEscapeHTML(false)
@@ -50,7 +52,7 @@ func Export(ctx context.Context, v *fsm.View, selected Selection, w io.Writer) e
 	lists := map[fsm.Path]fsm.Timestamp{}
 	var order []fsm.Path
 	err := v.Lists(func(list fsm.Path, l fsm.ListInfo) bool {
-		if list.ID() != historyPlural && (selected.wants(list) || len(selected) > 0 && list == "/buckets") {
+		if selected.wants(list) || list == "/buckets" {
 			lists[list] = l.Timestamp
 			order = append(order, list)
 		}
@@ -60,7 +62,7 @@ func Export(ctx context.Context, v *fsm.View, selected Selection, w io.Writer) e
 		if err = errors.Join(err, ctx.Err()); err != nil {
 			return err
 		}
-		err = exportList(v, list, selected, write)
+		err = exportList(v, list, kinds, selected, write)
 		if err == nil && selected.wants(list) {
 			err = write(&Item{Path: list, List: true, LastModified: lists[list]})
 		}
@@ -71,17 +73,26 @@ func Export(ctx context.Context, v *fsm.View, selected Selection, w io.Writer) e
 	return errors.Join(err, out.Flush())
 }
 
+// historyPlural is the list of entries below a bucket, which only some nodes have.
 const historyPlural = "history"
 
-func exportList(v *fsm.View, list fsm.Path, selected Selection, write func(*Item) error) error {
+func exportList(v *fsm.View, list fsm.Path, kinds []*resource.Kind, selected Selection, write func(*Item) error) error {
 	var failed error
+	at := slices.IndexFunc(kinds, func(k *resource.Kind) bool { return k.Plural == list.ID() && k.Show != nil })
 	err := v.Scan(list, fsm.ScanOptions{Tombstones: true}, func(o *fsm.Object) bool {
 		if !selected.wants(o.Path) {
 			return true
 		}
 		i := &Item{Path: o.Path, LastModified: o.LastModified, Deleted: o.Deleted}
 		if !o.Deleted {
-			i.Data, i.Permissions = json.RawMessage(o.Data), o.ACL.Map()
+			data := o.Data
+			if at >= 0 {
+				data, failed = kinds[at].Show(v, o, true)
+			}
+			i.Data, i.Permissions = json.RawMessage(data), o.ACL.Map()
+		}
+		if failed != nil {
+			return false
 		}
 		failed = write(i)
 		return failed == nil

@@ -61,7 +61,7 @@ func openKinto(ctx context.Context, base, user string, selected Selection) (*kin
 		return nil, err
 	}
 	if _, ok := hello.Capabilities["history"]; ok {
-		k.leftOut = append(k.leftOut, "the history")
+		k.leftOut = append(k.leftOut, "the history: over HTTP nobody tells who may read an entry")
 	}
 	if _, ok := hello.Capabilities["accounts"]; !ok {
 		k.version = "no accounts"

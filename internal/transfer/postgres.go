@@ -69,7 +69,7 @@ func redact(text string) string {
 // lister is where the objects of one of Kinto's resources go.
 type lister struct{ resource, plural string }
 
-var listers = []lister{{"account", "accounts"}, {"bucket", "buckets"}, {"group", "groups"}, {"collection", "collections"}, {"record", "records"}}
+var listers = []lister{{"account", "accounts"}, {"bucket", "buckets"}, {"group", "groups"}, {"collection", "collections"}, {"record", "records"}, {"history", historyPlural}}
 
 // countOthers notes what is in the database and has no place here yet.
 func (p *postgresSource) countOthers(ctx context.Context) error {
@@ -96,7 +96,7 @@ func (p *postgresSource) LeftOut() []string { return p.leftOut }
 
 // Total implements Source.
 func (p *postgresSource) Total(ctx context.Context) (n int64, err error) {
-	err = p.tx.QueryRow(ctx, "SELECT count(*) FROM objects WHERE resource_name IN ('account', 'bucket', 'group', 'collection', 'record')").Scan(&n)
+	err = p.tx.QueryRow(ctx, "SELECT count(*) FROM objects WHERE resource_name IN ('account', 'bucket', 'group', 'collection', 'record', 'history')").Scan(&n)
 	return n, err
 }
 
@@ -122,7 +122,7 @@ func (p *postgresSource) Items(ctx context.Context, resume func(fsm.Path) (place
 	for _, l := range listers {
 		lists := []string{""}
 		switch l.resource {
-		case "group", "collection":
+		case "group", "collection", "history":
 			lists = parents
 		case "record":
 			lists = collections

@@ -59,6 +59,8 @@ func Open(ctx context.Context, f From) (Source, error) {
 
 // Target is the cluster that takes the items.
 type Target interface {
+	// Plurals names the kinds of objects that there are, as lists are called.
+	Plurals(ctx context.Context) ([]string, error)
 	// Take writes items and says what became of them; with dry nothing is written.
 	Take(ctx context.Context, items []Item, dry bool) (Done, error)
 	// Export gives what the cluster has, in the form of Export.
@@ -85,6 +87,8 @@ type run struct {
 	bytes   int
 	sums    map[fsm.Path]*Digest
 	parents map[fsm.Path]bool // objects that were seen, in a dry run
+	without bool              // the cluster keeps no history
+	entries int               // of the history that were left out
 }
 
 // Run imports everything that the source gives and compares the outcome. The report
@@ -95,9 +99,17 @@ func Run(ctx context.Context, o Options) (*Report, error) {
 	if o.Progress == nil {
 		r.Progress = func(int) {}
 	}
-	err := o.Source.Items(ctx, o.Checkpoint.at, func(i *Item) error { return r.add(ctx, i) })
+	plurals, err := o.Target.Plurals(ctx)
+	if err != nil {
+		return r.report, err
+	}
+	r.without = !slices.Contains(plurals, historyPlural)
+	err = o.Source.Items(ctx, o.Checkpoint.at, func(i *Item) error { return r.add(ctx, i) })
 	if err == nil {
 		err = r.flush(ctx)
+	}
+	if r.entries > 0 {
+		r.report.LeftOut = append(r.report.LeftOut, fmt.Sprintf("%d entries of the history: kinto.plugins.history is not in kinto.includes", r.entries))
 	}
 	if err == nil && !o.Dry {
 		err = r.verify(ctx)
@@ -107,6 +119,13 @@ func Run(ctx context.Context, o Options) (*Report, error) {
 
 func (r *run) add(ctx context.Context, i *Item) error {
 	if !r.Selected.wants(i.Path) {
+		return nil
+	}
+	if r.without && i.list().ID() == historyPlural {
+		if !i.List {
+			r.entries++
+			r.Progress(1)
+		}
 		return nil
 	}
 	if !i.List {

@@ -161,6 +161,9 @@ class Run:
     def synchronise(self):
         """A client with Kinto: for each collection, what it has and the ETag."""
         client = kinto_http.Client(server_url=self.old, auth=seed.ADMIN)
+        # Somebody has read each list: Kinto gives an empty one its timestamp only then.
+        for _ in compare.walk(compare.session(seed.ADMIN), self.old):
+            pass
         tokens = {}
         for bucket, collection in (("blog", "articles"), ("blog", "odd"), ("blog", "empty"), ("big", "bulk")):
             client.get_records(bucket=bucket, collection=collection, _limit=10, pages=1)
@@ -182,7 +185,7 @@ class Run:
         code, out = self.step("import")
         took = time.monotonic() - begun
         self.proofs.check(code == 0 and " 0 differ" in out, "the import ends well, and its own comparison finds no difference")
-        self.proofs.check("left out" in out and "history" in out, "the report says that the history is left out")
+        self.proofs.check(any(line.split()[:1] == ["history"] for line in out.splitlines()), "the history comes along")
         self.proofs.figure("import from PostgreSQL, with its comparison", f"{took:.1f} s")
         print(out)
 
@@ -201,7 +204,7 @@ class Run:
         self.proofs.check(os.path.exists(mark), "an import that was killed left its checkpoint")
 
     def same(self, how):
-        most = 500 if self.o.records < 50_000 else 5000
+        most = 150 if self.o.records < 50_000 else 5000
         differences, lists, items, objects = compare.compare(self.old, self.url, seed.ADMIN, most)
         for d in differences[:20]:
             print("      ", d)
@@ -235,18 +238,18 @@ class Run:
         servers.shell("quinto export --ini quinto.ini --data copy --to copy.ndjson", self.folder, self.env)
         one, two = (open(os.path.join(self.folder, n), encoding="utf-8").read().split("\n", 1)[1] for n in ("export.ndjson", "copy.ndjson"))
         self.proofs.check(one == two, "a stopped node takes the file of an export, and exports the same")
-        limited = "--bucket blog --bucket empty " if self.o.records >= 50_000 else ""
+        limited = "--bucket blog --bucket empty "  # Kinto answers some hundred requests a second, and each object takes one
         begun = time.monotonic()
         code, out = servers.shell(f"quinto import --ini quinto.ini --data http {limited}--from {self.old} --auth {json.dumps(':'.join(seed.ADMIN))}", self.folder, self.env, check=False)
         self.proofs.check(code == 0 and " 0 differ" in out, "an import over HTTP ends well")
-        self.proofs.figure("import over HTTP" + (" of the small buckets" if limited else ""), f"{time.monotonic() - begun:.1f} s")
-        if limited:
-            return
-        servers.shell(f"quinto import --ini quinto.ini --data sql --from {self.pg.dsn}", self.folder, self.env)
+        self.proofs.check("left out: the history" in out, "and says that the history is left out there")
+        self.proofs.figure("import over HTTP of the small buckets", f"{time.monotonic() - begun:.1f} s")
+        servers.shell(f"quinto import --ini quinto.ini --data sql {limited}--from {self.pg.dsn}", self.folder, self.env)
         for name in ("http", "sql"):
             servers.shell(f"quinto export --ini quinto.ini --data {name} --to {name}.ndjson", self.folder, self.env)
-        one, two = (open(os.path.join(self.folder, n + ".ndjson"), encoding="utf-8").read().split("\n", 1)[1] for n in ("http", "sql"))
-        self.proofs.check(one == two, "and gives the same as the one from PostgreSQL")
+        one, two = ([line for line in open(os.path.join(self.folder, n + ".ndjson"), encoding="utf-8").readlines()[1:-1] if "/history" not in line.split(",")[0]]
+                    for n in ("http", "sql"))
+        self.proofs.check(one == two, "and gives the same as one from PostgreSQL")
 
     def refusals(self):
         names = seed.spoil(lambda text: self.pg.sql("kinto", text))

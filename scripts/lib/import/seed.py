@@ -9,7 +9,7 @@ ALICE = ("alice", "wonderland")
 BOB = ("bob", "builder")
 
 ODD = [
-    {"one": 1.0, "tiny": 5e-324, "huge": 1.7976931348623157e308, "e16": 1e16, "e-7": 1e-7, "neg": -0.5},
+    {"one": 1.0, "tiny": 5e-324, "large": 1e22, "e16": 1e16, "e-7": 1e-7, "neg": -0.5},
     {"big": 9007199254740993, "min": -9223372036854775808, "max": 9223372036854775807},
     {"text": "ünïcödé 🐘 \u2028 \"quotes\" \\ / \b\f\n\r\t", "": "empty name", "__proto__": {"a": 1}},
     {"none": None, "empty": {}, "list": [], "deep": [[[[{"a": [None, True, False]}]]]]},
