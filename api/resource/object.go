@@ -344,7 +344,7 @@ func (c *call) write(pl *payload, data canon.Value) (*outline, error) {
 	}
 	if status == 201 {
 		owner := c.over.Staged(op.Path)
-		if op.HasTime { // a client's wish for the owner says nothing of the lists
+		if op.HasTime || owner > c.now+maxClockRun { // a client's wish says nothing of the lists below
 			owner = c.now
 		}
 		if err := c.initLists(op.Path, max(c.now, owner)); err != nil {
@@ -356,6 +356,10 @@ func (c *call) write(pl *payload, data canon.Value) (*outline, error) {
 	out.parts = append(out.parts, part{ops: opRange{i, i + 1}}, part{literal: []byte{'}'}})
 	return out, nil
 }
+
+// maxClockRun is how far, in milliseconds, a list's clock runs ahead of time by many
+// writes; what is further ahead was wished for by a client.
+const maxClockRun = 1000
 
 // initLists gives the lists below a new object their timestamp. They are younger
 // than their owner, as those that Kinto makes when they are first read.

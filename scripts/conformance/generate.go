@@ -220,7 +220,7 @@ func (m *maker) object(kind string) step {
 		s.method = "DELETE"
 		if !m.mayDelete(kind, s.path) {
 			s.method = "GET"
-		} else if m.chance(6) {
+		} else if kind != "bucket" && m.chance(6) {
 			s.query = append(s.query, [2]string{"last_modified", m.stamp()})
 		}
 	}
