@@ -94,6 +94,8 @@ type KindDoc struct {
 	Properties string   // a JSON object of schemas by name; empty: none is told
 	Required   []string // that a client must give
 	Closed     bool     // there are no other properties
+	Label      string   // what tags and operations are called after; empty: the plural
+	Param      string   // of the object's id in the path; empty: "id"
 }
 
 // Secured is an Authenticator that says in the API document what it wants.

@@ -27,6 +27,9 @@ type Resource struct {
 	Required   []string
 	// Closed says that the data has no other properties.
 	Closed bool
+	// Label is what tags and operations are called after; empty: Plural. Param is the
+	// name of the object's id in the path; empty: "id".
+	Label, Param string
 	// ListMethods and ObjectMethods are those that exist; HEAD and OPTIONS are not shown.
 	ListMethods, ObjectMethods []string
 }

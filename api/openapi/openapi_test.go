@@ -94,3 +94,17 @@ func TestTwoOperationsOfOnePath(t *testing.T) {
 		t.Error("accepted")
 	}
 }
+
+// Kinto calls a few kinds otherwise than their URLs.
+func TestLabels(t *testing.T) {
+	d := Document{Resources: []Resource{{Name: "user-data", Plural: "__user_data__", Path: "/__user_data__", Label: "user-datas", Param: "principal", ObjectMethods: []string{"DELETE"}}}}
+	text, err := d.Swagger("http", "h")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{`"/__user_data__/{principal}":`, `"operationId":"delete_user-data"`, `"tags":["User-datas"]`} {
+		if !strings.Contains(string(text), want) {
+			t.Errorf("missing %s in %s", want, text)
+		}
+	}
+}

@@ -144,11 +144,17 @@ func responses(more object) object {
 
 // each calls add with every operation of the resource.
 func (r *Resource) each(security []any, add func(path, method, tag string, op object) error) error {
-	tag := title(r.Plural)
+	if r.Label == "" {
+		r.Label = r.Plural
+	}
+	if r.Param == "" {
+		r.Param = "id"
+	}
+	tag := strings.ToUpper(r.Label[:1]) + r.Label[1:]
 	for _, o := range r.operations() {
 		methods, path := r.ListMethods, r.Path
 		if o.object {
-			methods, path = r.ObjectMethods, r.Path+"/{id}"
+			methods, path = r.ObjectMethods, r.Path+"/{"+r.Param+"}"
 		}
 		if !slices.Contains(methods, o.method) {
 			continue
@@ -179,11 +185,11 @@ func (r *Resource) operations() []operation {
 	behavior := text("header", "Response-Behavior")
 	behavior["enum"] = []any{"full", "light", "diff"}
 	return []operation{
-		{false, http.MethodGet, "get_" + r.Plural, nil, append(append(listQuery(), words("_fields")), conditions()...),
+		{false, http.MethodGet, "get_" + r.Label, nil, append(append(listQuery(), words("_fields")), conditions()...),
 			object{"200": good(textList, r.list(true)), "304": unchanged}},
 		{false, http.MethodPost, "create_" + r.Name, []any{mediaJSON}, append(body, conditions()...),
 			object{"200": good("Return an existing object.", r.body(true)), "201": good("Return a created object.", r.body(true)), "415": failed(textMedia)}},
-		{false, http.MethodDelete, "delete_" + r.Plural, nil, append(listQuery(), conditions()...),
+		{false, http.MethodDelete, "delete_" + r.Label, nil, append(listQuery(), conditions()...),
 			object{"200": good(textList, r.list(false))}},
 		{true, http.MethodGet, "get_" + r.Name, nil, append([]any{words("_fields")}, conditions()...),
 			object{"200": target, "304": unchanged, "404": failed(textNotFound)}},

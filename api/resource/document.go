@@ -17,6 +17,12 @@ const (
 	collectionProperties = `{"cache_expires":{"title":"Cache Expires","type":"integer"},"schema":{"additionalProperties":{},"title":"Schema","type":"object"}}`
 )
 
+// permissionsProperties are Kinto's, which leaves out an entry's permissions; its id
+// and last_modified are there too.
+const permissionsProperties = `{"bucket_id":{"title":"Bucket Id","type":"string"},"collection_id":{"title":"Collection Id","type":"string"},` +
+	`"group_id":{"title":"Group Id","type":"string"},"record_id":{"title":"Record Id","type":"string"},` +
+	`"resource_name":{"title":"Resource Name","type":"string"},"uri":{"title":"Uri","type":"string"}}`
+
 // batchRequest is one request of a batch, or the defaults of all.
 const batchRequest = `{"body":{"additionalProperties":{},"title":"Body","type":"object"},"headers":{"additionalProperties":{},"title":"Headers","type":"object"},` +
 	`"method":{"enum":["GET","HEAD","DELETE","TRACE","POST","PUT","PATCH"],"title":"Method","type":"string"},"path":{"pattern":"^/","title":"Path","type":"string"}}`
@@ -96,7 +102,8 @@ func describeRoute(r *plugins.Route) openapi.Operation {
 // describe is a kind as a row of the document.
 func (t *table) describe(k *Kind) openapi.Resource {
 	r := openapi.Resource{Name: k.Name, Plural: k.Plural, Path: "/" + k.Plural, Permissions: k.Permissions, Properties: json.RawMessage(k.Doc.Properties),
-		Required: k.Doc.Required, Closed: k.Doc.Closed, ListMethods: k.ListMethods, ObjectMethods: k.ObjectMethods}
+		Required: k.Doc.Required, Closed: k.Doc.Closed, Label: k.Doc.Label, Param: k.Doc.Param,
+		ListMethods: t.offered[offer{k, false}].names, ObjectMethods: t.offered[offer{k, true}].names}
 	for parent := k.Parent; parent != ""; {
 		for _, p := range t.kinds {
 			if p.Name == parent {
@@ -105,12 +112,6 @@ func (t *table) describe(k *Kind) openapi.Resource {
 				break
 			}
 		}
-	}
-	if r.ListMethods == nil {
-		r.ListMethods = []string{http.MethodGet, http.MethodPost, http.MethodDelete}
-	}
-	if r.ObjectMethods == nil {
-		r.ObjectMethods = []string{http.MethodGet, http.MethodPut, http.MethodPatch, http.MethodDelete}
 	}
 	return r
 }

@@ -12,6 +12,7 @@ import (
 	"quinto/api/query"
 	"quinto/fsm"
 	"quinto/internal/canon"
+	"quinto/plugins"
 )
 
 // GET /permissions (Kinto 5.4): the objects on which the user, or one of his
@@ -28,7 +29,9 @@ var errGranted = &Failure{Status: 400, Errno: ErrnoInvalidParameters,
 
 // permissionsRow is the list's row in the table of kinds.
 func permissionsRow() *Kind {
-	return &Kind{Name: permissionsKind, Plural: "permissions", NewID: NewName, ValidID: ValidName,
+	return &Kind{Name: permissionsKind, Plural: "permissions", Doc: plugins.KindDoc{Label: "permissionss", Closed: true,
+		Properties: permissionsProperties, Required: []string{"uri", "resource_name", "bucket_id"}},
+		NewID: NewName, ValidID: ValidName,
 		ListMethods: []string{http.MethodHead, http.MethodGet}, ObjectMethods: []string{},
 		Fields: []string{"uri", "resource_name", "bucket_id", "collection_id", "group_id", "record_id"}}
 }

@@ -6,6 +6,7 @@ import (
 
 	"quinto/fsm"
 	"quinto/internal/canon"
+	"quinto/plugins"
 )
 
 // DELETE /__user_data__/{principal} (Kinto 1.18): the objects that only he can write
@@ -19,7 +20,8 @@ const MaxUserData = 5000
 
 // userDataRow is the endpoint's row in the table of kinds.
 func userDataRow() *Kind {
-	return &Kind{Name: userDataKind, Plural: "__user_data__", NewID: NewName, ValidID: func(string) bool { return true },
+	return &Kind{Name: userDataKind, Plural: "__user_data__", Doc: plugins.KindDoc{Label: "user-datas", Param: "principal"},
+		NewID: NewName, ValidID: func(string) bool { return true },
 		ListMethods: []string{}, ObjectMethods: []string{http.MethodDelete}}
 }
 

@@ -107,6 +107,7 @@ func (*Accounts) Capabilities() []plugins.Capability {
 // Kinds implements plugins.KindProvider.
 func (a *Accounts) Kinds() []plugins.Kind {
 	kind := plugins.Kind{Name: "account", Plural: "accounts", Permissions: []string{"read", "write"}, ValidID: validID,
+		Doc:       plugins.KindDoc{Properties: `{"password":{"title":"Password","type":"string"}}`, Required: []string{passwordField}},
 		NeedsData: true, Check: check, Scope: a.scope, Complete: a.complete}
 	if a.hide {
 		kind.Hidden = []string{passwordField}

@@ -112,6 +112,7 @@ func (h *History) Kinds() []plugins.Kind {
 			"read":  slices.Concat(on("bucket", "write", "read"), on("history", "write", "read")),
 			"write": slices.Concat(on("bucket", "write"), on("history", "write")),
 		},
+		Doc:   plugins.KindDoc{Properties: properties, Required: []string{"user_id", "uri", "action", "date", "resource_name", "target"}, Closed: true},
 		NewID: uuid.NewString, ListMethods: []string{"GET", "HEAD", "DELETE"}, ObjectMethods: []string{}, PlainHead: true,
 		Fields: append([]string{"user_id", "uri", "action", "date", "resource_name", "group_id", target}, texts...), TextFields: texts,
 		Show: show, Late: target,
@@ -120,8 +121,17 @@ func (h *History) Kinds() []plugins.Kind {
 
 // Routes implements plugins.RouteProvider.
 func (h *History) Routes() []plugins.Route {
-	return []plugins.Route{{Method: "GET", Path: "/buckets/:bucket/snapshot/collections/:at", Handle: snapshot}}
+	return []plugins.Route{{Method: "GET", Path: "/buckets/:bucket/snapshot/collections/:at", Name: "history_snapshot", Handle: snapshot,
+		Doc: &plugins.Doc{Path: "/buckets/{bucket_id}/snapshot/collections/{collection_id}@{timestamp}",
+			Responses: `{"200":{"description":"Returns the records at the given timestamp."},"401":{"description":"The collection is not publicly readable."},` +
+				`"403":{"description":"No permission to read this collection."}}`}}}
 }
+
+// properties are those of an entry, for the API document.
+const properties = `{"action":{"title":"Action","type":"string"},"bucket_id":{"title":"Bucket Id","type":"string"},` +
+	`"collection_id":{"title":"Collection Id","type":"string"},"date":{"title":"Date","type":"string"},"group_id":{"title":"Group Id","type":"string"},` +
+	`"record_id":{"title":"Record Id","type":"string"},"resource_name":{"title":"Resource Name","type":"string"},"target":{"title":"Target","type":"object"},` +
+	`"uri":{"title":"Uri","type":"string"},"user_id":{"title":"User Id","type":"string"}}`
 
 const (
 	plural = "history" // of the list's URI
