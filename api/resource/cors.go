@@ -275,9 +275,9 @@ func (s *Service) preflight(r *Request) *Response {
 }
 
 // share gives an entry of a batch what its headers need. Kinto leaves CORS out of
-// a 401, and an endpoint outside the table has its own.
+// a 401 of the permissions, and an endpoint outside the table has its own.
 func (s *Service) share(e *entry, r *Request) {
-	if !s.cors.enabled() || e.out.ownCORS || e.out.status == http.StatusUnauthorized {
+	if !s.cors.enabled() || e.out.ownCORS || e.out.status == http.StatusUnauthorized && !e.out.viewed {
 		return
 	}
 	e.exposed = s.exposure(r, e.out.status)

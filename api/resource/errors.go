@@ -40,6 +40,7 @@ type Failure struct {
 	Details []byte // JSON, left out when empty
 	Header  []HeaderField
 
+	viewed     bool // a 401 that a kind gives, not the permissions
 	validation bool // found by a schema: Kinto returns it, all others it raises
 }
 
@@ -104,7 +105,7 @@ func ErrorBody(status, errno int, message string, details ...[]byte) []byte {
 
 // outline of the failure; fields are its own and those it was given.
 func (f *Failure) outline() *outline {
-	o := &outline{status: f.Status, fields: append([]HeaderField{contentTypeField}, f.Header...), raised: !f.validation}
+	o := &outline{status: f.Status, fields: append([]HeaderField{contentTypeField}, f.Header...), raised: !f.validation, viewed: f.viewed}
 	o.literal(f.Body())
 	return o
 }

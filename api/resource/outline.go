@@ -19,6 +19,7 @@ type outline struct {
 	fields []HeaderField
 	stamp  opRange // ETag and Last-Modified: the highest time of these ops
 	raised bool    // an error: without the security headers inside a batch
+	viewed bool    // a 401 that the permissions did not give; only while a batch is made
 	// ownCORS: the headers of CORS are among the fields. Not stored.
 	ownCORS bool
 	parts   []part

@@ -303,7 +303,7 @@ func vetoed(v *plugins.Veto) *Failure {
 	if v.Location != "" {
 		return invalid(problem{location: v.Location, name: v.Name, description: v.Message})
 	}
-	f := &Failure{Status: v.HTTPStatus(), Errno: v.Errno, Title: v.Title, Message: v.Message}
+	f := &Failure{Status: v.HTTPStatus(), Errno: v.Errno, Title: v.Title, Message: v.Message, viewed: true}
 	if f.Errno == 0 {
 		f.Errno = map[int]int{400: ErrnoInvalidParameters, 401: ErrnoMissingAuth, 403: ErrnoForbidden, 404: ErrnoInvalidID, 409: ErrnoConstraint,
 			412: ErrnoModifiedMeanwhile, 413: ErrnoTooLarge}[f.Status]
