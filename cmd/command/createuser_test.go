@@ -34,7 +34,7 @@ func accountsFile(t *testing.T, more string) string {
 
 func whoIs(t *testing.T, url, name, password string) string {
 	t.Helper()
-	r, err := http.NewRequest("GET", url, http.NoBody)
+	r, err := http.NewRequest(http.MethodGet, url, http.NoBody)
 	if err != nil {
 		t.Fatal(err)
 	}

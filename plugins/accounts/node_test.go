@@ -216,7 +216,7 @@ func TestFloodLeavesTheNodeAlone(t *testing.T) {
 	for i := range cap(statuses) {
 		wg.Go(func() {
 			defer flooding.Add(-1)
-			r, err := http.NewRequest("GET", url, nil)
+			r, err := http.NewRequest(http.MethodGet, url, nil)
 			if err != nil {
 				return
 			}
