@@ -195,7 +195,9 @@ func (s *Service) decideOn(ctx context.Context, v *fsm.View, r *Request, spec *b
 		return done(err)
 	}
 	id, hash := requestID(r, who), requestHash(r)
-	if r.retry || r.Hop > 0 || r.Header["idempotency-key"] != "" {
+	// A first attempt has done nothing before. Should it come late, behind its own
+	// retry, Apply knows its id, and nobody waits for the answer any more.
+	if r.retry || r.Header["idempotency-key"] != "" {
 		stored, err := v.Request(id)
 		if err != nil {
 			return done(err)
