@@ -24,7 +24,7 @@ WOUNDS ?= full
 SEED ?= $(shell printf '%d' 0x$$(git rev-parse --short=12 HEAD 2>/dev/null || echo 1))
 CONFORMANCE = $(call script,conformance) --quinto $(BIN) --seed $(SEED)
 # What `make test` and CI run, in this order.
-STEPS ?= lint vet unit race conformance demo-small import-small faults-small fuzz-small schemathesis-small
+STEPS ?= lint vet unit race conformance clients tutorials demo-small import-small faults-small fuzz-small schemathesis-small
 
 .PHONY: help
 help: ## list these targets
@@ -96,6 +96,15 @@ demo: build demo-tools ## all cities of the world, three nodes, real Kinto clien
 .PHONY: demo-small
 demo-small: build demo-tools ## the demo with 5,000 records
 	$(call script,demo) --records 5000
+
+.PHONY: clients
+clients: build demo-tools ## the official clients, each through its whole interface, on three nodes
+	QUINTO_BIN=$(BIN) scripts/clients
+
+.PHONY: tutorials
+tutorials: build demo-tools ## every block of code in the tutorials, and what it must print
+	@venv="$$(scripts/lib/tools.sh venv)"; npm="$$(scripts/lib/tools.sh npm)"; \
+	  "$$venv/bin/python" -B scripts/lib/tutorials/run.py --quinto $(BIN) --node-path "$$npm/node_modules" docs/tutorial-offline.md docs/tutorial-sharing.md
 
 .PHONY: demo-tools
 demo-tools:
