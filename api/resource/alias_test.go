@@ -3,6 +3,7 @@ package resource
 import (
 	"context"
 	"strings"
+	"sync"
 	"testing"
 
 	"quinto/fsm"
@@ -30,9 +31,14 @@ func (mine) Resolve(r *plugins.AliasRequest) (*plugins.AliasTarget, error) {
 }
 
 // asked notes what hooks are asked about, and writes beside it.
-type asked struct{ paths *[]string }
+type asked struct {
+	mu    *sync.Mutex // requests are decided side by side
+	paths *[]string
+}
 
 func (a asked) BeforeCommit(_ context.Context, c *plugins.Change) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
 	*a.paths = append(*a.paths, c.Action.String()+" "+c.Kind)
 	c.Also(fsm.Op{Type: fsm.OpSetSetting, Name: "seen/" + c.Kind, Value: []byte("1")})
 	return nil
@@ -40,7 +46,7 @@ func (a asked) BeforeCommit(_ context.Context, c *plugins.Change) error {
 
 func newAliased(t *testing.T, flags map[string]string) (*client, *loneNode, *[]string) {
 	n, paths := newNode(t), &[]string{}
-	return &client{t, newServiceOf(t, Options{Config: testConfig(t, flags), Node: n, Aliases: []plugins.Alias{mine{}}, Hooks: []plugins.BeforeCommit{asked{paths}}})}, n, paths
+	return &client{t, newServiceOf(t, Options{Config: testConfig(t, flags), Node: n, Aliases: []plugins.Alias{mine{}}, Hooks: []plugins.BeforeCommit{asked{new(sync.Mutex), paths}}})}, n, paths
 }
 
 // A read that has to create writes, once; one that finds everything does not.

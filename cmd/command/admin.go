@@ -19,7 +19,7 @@ import (
 	"quinto/fsm"
 )
 
-// The admin channel: HTTP on a Unix socket in the data folder (docs/adr/0006).
+// The admin channel: HTTP on a Unix socket in the data folder (docs/adr/0010-admin-channel.md).
 // Whoever may open it owns the node's files anyway, so there is no password; and
 // nobody else can, since its folder is the owner's alone.
 const (

@@ -42,7 +42,7 @@ func payload(d *plugins.Delivery) []byte {
 	b = appendNew(b, d)
 	if d.Old != nil {
 		b = append(b, `,"old":`...)
-		b = canon.Splice(b, d.Old.Path.ID(), int64(d.Old.LastModified), d.Old.Data)
+		b = canon.Splice(b, d.Old.Path.ID(), int64(d.Old.LastModified), shown(d.Old))
 	}
 	return append(b, "}]}"...)
 }
@@ -55,9 +55,18 @@ func appendRevision(b []byte, e *fsm.Event) []byte {
 // Kinto has it.
 func appendNew(b []byte, d *plugins.Delivery) []byte {
 	if d.New != nil {
-		return canon.Splice(b, d.New.Path.ID(), int64(d.New.LastModified), d.New.Data)
+		return canon.Splice(b, d.New.Path.ID(), int64(d.New.LastModified), shown(d.New))
 	}
 	return canon.Splice(b, d.Event.Path.ID(), int64(d.Event.LastModified), canon.Value(`{"deleted":true}`))
+}
+
+// shown is the data of o without what must not leave the service: the hash of an
+// account's password, with which whoever gets it could guess.
+func shown(o *fsm.Object) canon.Value {
+	if plugins.KindName(o.Path) == "account" {
+		return canon.Delete(o.Data, "password")
+	}
+	return o.Data
 }
 
 func appendMember(b []byte, name, value string) []byte {

@@ -88,6 +88,15 @@ func TestSignature(t *testing.T) {
 }
 
 // The body has the fields of Kinto's events, and stored JSON as it is stored.
+// The hash of a password does not leave the service, whatever a webhook listens to.
+func TestNoPasswordsInPayloads(t *testing.T) {
+	account := &fsm.Object{Path: "/accounts/bob", LastModified: 5, Data: []byte(`{"age":3,"password":"$2b$12$x"}`)}
+	d := plugins.Delivery{Event: &fsm.Event{Revision: 1, Action: fsm.ActionUpdate, Path: account.Path, LastModified: 5}, Old: account, New: account}
+	if got := string(payload(&d)); strings.Contains(got, "$2b$") || strings.Count(got, `"age":3`) != 2 {
+		t.Error(got)
+	}
+}
+
 func TestPayload(t *testing.T) {
 	update := delivery()
 	create := delivery()

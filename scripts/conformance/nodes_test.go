@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"net/http/httptest"
+	"sync"
 	"testing"
 )
 
@@ -11,9 +12,12 @@ import (
 func threeNodes(t *testing.T, keys map[string]int) *spread {
 	t.Helper()
 	s := &spread{}
+	var mu sync.Mutex // handlers may still be at work when the next request comes
 	for i := range 3 {
 		node := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			mu.Lock()
 			keys[r.Header.Get("Idempotency-Key")]++
+			mu.Unlock()
 			switch i {
 			case 0:
 				w.WriteHeader(http.StatusServiceUnavailable)
