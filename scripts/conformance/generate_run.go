@@ -48,9 +48,17 @@ func (s *Suite) runGenerated(ctx context.Context, sequences []sequence) ([][]Out
 	var found []Finding
 	s.trials = len(sequences)
 	for i, q := range sequences {
-		if firstKind(outcomes[i]) != "" && len(found) < maxShrunk && ctx.Err() == nil {
-			found = append(found, s.shrink(ctx, q, outcomes[i]))
+		if firstKind(outcomes[i]) == "" || len(found) == maxShrunk || ctx.Err() != nil {
+			continue
 		}
+		s.trials++
+		again := s.runScenario(ctx, s.trials, q.scenario())
+		if firstKind(again) == "" { // see Suite.repeat
+			s.Chance = append(s.Chance, chance(outcomes[i]))
+			outcomes[i] = again
+			continue
+		}
+		found = append(found, s.shrink(ctx, q, again))
 	}
 	return outcomes, found
 }

@@ -24,6 +24,7 @@ type group struct {
 	sequences []sequence // generated ones, instead of scenarios
 	outcomes  [][]Outcome
 	findings  []Finding
+	chance    []string // differences that did not come again
 }
 
 // bySettings splits scenarios by what their servers need; the largest group comes first, because it takes longest.
@@ -95,6 +96,9 @@ func runAll(ctx context.Context, o options, scenarios []*Scenario, deviations []
 	for _, g := range groups {
 		outcomes = append(outcomes, g.outcomes...)
 		printFindings(os.Stdout, g.findings)
+		for _, text := range g.chance {
+			fmt.Println("differed once, and not when it was run again:", text)
+		}
 	}
 	return outcomes, context.Cause(ctx)
 }
@@ -117,6 +121,7 @@ func runGroup(ctx context.Context, o options, runID string, g *group, deviations
 	} else {
 		g.outcomes = suite.Run(ctx, g.scenarios)
 	}
+	g.chance = suite.Chance
 	if p.kintoEnded() {
 		return errReferenceEnded
 	}

@@ -35,7 +35,8 @@ type Suite struct {
 	IsQuinto   bool // every answer of the target must carry Quinto-Revision
 	Workers    int
 	RunID      string
-	Backend    string // storage of the reference
+	Backend    string   // storage of the reference
+	Chance     []string // differences that did not come again
 
 	client *http.Client
 	alias  [2][]string // further addresses that the answers of reference and target name
@@ -69,7 +70,39 @@ func (s *Suite) Run(ctx context.Context, scenarios []*Scenario) [][]Outcome {
 			outcomes[i] = s.runScenario(ctx, i, sc)
 		}
 	}
+	s.repeat(ctx, scenarios, outcomes)
 	return outcomes
+}
+
+// maxRepeats bounds the scenarios of one pair that are run again.
+const maxRepeats = 10
+
+// repeat runs what differed once more, alone. Kinto leaves some things to chance, such as two writes in one millisecond of
+// its clock: a difference that does not come again is named in the report and not
+// counted. What is wrong in quinto every time comes again; a race of its own has other tests (-race, faults).
+func (s *Suite) repeat(ctx context.Context, scenarios []*Scenario, outcomes [][]Outcome) {
+	repeats := 0
+	for i, sc := range scenarios {
+		if s.Target == nil || !differs(outcomes[i]) || repeats == maxRepeats {
+			continue
+		}
+		repeats++
+		if again := s.runScenario(ctx, len(scenarios)+i, sc); !differs(again) {
+			s.Chance = append(s.Chance, chance(outcomes[i]))
+			outcomes[i] = again
+		}
+	}
+}
+
+func differs(outcomes []Outcome) bool {
+	return slices.ContainsFunc(outcomes, func(o Outcome) bool { return len(o.Diffs) > 0 })
+}
+
+// chance tells of the first difference that did not come again.
+func chance(outcomes []Outcome) string {
+	i := slices.IndexFunc(outcomes, func(o Outcome) bool { return len(o.Diffs) > 0 })
+	o := &outcomes[i]
+	return fmt.Sprintf("%s, scenario %q: %s: %s, then %s", o.Scenario.File, o.Scenario.Name, o.Diffs[0].Field, o.Diffs[0].Kinto, o.Diffs[0].Target)
 }
 
 // staticText joins all texts of a scenario with the values it chose itself.

@@ -4,11 +4,13 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -61,6 +63,36 @@ func TestEqualServersHaveNoDifferences(t *testing.T) {
 	counted, text := runSome(t, `"x":1`, nil)
 	if counted.equal != 4 || !strings.Contains(text, "conformance: 2 scenarios, 4 requests, equal 4, deviations on purpose 0, unexplained 0\n4 passed, 0 failed\n") {
 		t.Errorf("got %+v\n%s", counted, text)
+	}
+}
+
+// What differs once and not again is named and does not count; what differs again counts.
+func TestWhatDiffersIsRunOnceMore(t *testing.T) {
+	same := fakeServer(t, `"x":1`, true)
+	other := fakeServer(t, `"x":2`, true)
+	var asked atomic.Int64
+	target := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		to := same.Base
+		if asked.Add(1) == 1 {
+			to = other.Base
+		}
+		answer, err := http.Get(to + "/v1" + strings.TrimPrefix(r.URL.Path, "/v1"))
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer answer.Body.Close()
+		for name, values := range answer.Header {
+			w.Header()[name] = values
+		}
+		w.WriteHeader(answer.StatusCode)
+		_, _ = io.Copy(w, answer.Body)
+	}))
+	t.Cleanup(target.Close)
+	suite := &Suite{Kinto: fakeServer(t, `"x":1`, false), Target: &Server{Name: "fake", Base: target.URL}, IsQuinto: true, Workers: 1, RunID: "t"}
+	outcomes := suite.Run(context.Background(), someScenarios())
+	if differs(outcomes[0]) || differs(outcomes[1]) || len(suite.Chance) != 1 || !strings.Contains(suite.Chance[0], "body.x") {
+		t.Errorf("%q", suite.Chance)
 	}
 }
 
