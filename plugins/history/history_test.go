@@ -282,7 +282,9 @@ func TestSnapshotTimes(t *testing.T) {
 }
 
 func FuzzSnapshotPath(f *testing.F) {
-	f.Add("c@5")
+	for _, seed := range []string{"c@5", "\xf8/@0", "\xf8@0", "c@\xf8"} {
+		f.Add(seed)
+	}
 	x := newHouse(f, nil)
 	x.write("u", put("/buckets/b", `{}`), put("/buckets/b/collections/c", `{}`), put(rec, `{}`))
 	f.Fuzz(func(t *testing.T, at string) {

@@ -37,10 +37,10 @@ func snapshot(_ context.Context, r *plugins.RouteRequest) *plugins.RouteResponse
 	}
 	bucket := fsm.Path("/buckets").Child(r.Params["bucket"])
 	collection := bucket.Child("collections").Child(id)
-	for _, p := range []fsm.Path{bucket, collection} {
-		if !validID(p.ID()) {
+	for _, named := range [][2]string{{"bucket", r.Params["bucket"]}, {"collection", id}} {
+		if !validID(named[1]) {
 			return fault(404, 111, "Not Found", fmt.Sprintf(`,"details":{"id":%s,"resource_name":%q}`,
-				canon.AppendString(nil, p.ID()), plugins.KindName(p)))
+				canon.AppendString(nil, strings.ToValidUTF8(named[1], "\uFFFD")), named[0]))
 		}
 	}
 	if ok, err := mayRead(r, bucket, collection); err != nil || !ok {
