@@ -6,6 +6,8 @@ import (
 	"sort"
 
 	"google.golang.org/protobuf/encoding/protowire"
+
+	"quinto/internal/canon"
 )
 
 // Revision counts changed objects in log order, over the whole store. It is
@@ -179,6 +181,31 @@ func decodeObject(v []byte, o *Object) error {
 		}
 		return nil
 	})
+}
+
+// AppendJSON appends a as Kinto shows it: an object of permissions, each with the
+// list of its principals, in the canonical order.
+func (a ACL) AppendJSON(b []byte) []byte {
+	b = append(b, '{')
+	last := ""
+	a.Each(func(permission, principal []byte) bool {
+		switch {
+		case last == string(permission):
+			b = append(b, ',')
+		case last != "":
+			b = append(b, "],"...)
+			fallthrough
+		default:
+			last = string(permission)
+			b = append(canon.AppendString(b, last), ":["...)
+		}
+		b = canon.AppendString(b, string(principal))
+		return true
+	})
+	if last != "" {
+		b = append(b, ']')
+	}
+	return append(b, '}')
 }
 
 // ListInfo is what the store knows of a list.

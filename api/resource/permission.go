@@ -6,7 +6,6 @@ import (
 	"strings"
 
 	"quinto/fsm"
-	"quinto/internal/canon"
 )
 
 // permit is one way in which a request can be allowed: a permission in the ACL
@@ -222,26 +221,8 @@ func (c *call) newACL(old fsm.ACL, given map[string][]string) fsm.ACL {
 // appendPermissions appends an ACL as the permissions of an answer: {} unless
 // the user is in the object's own write.
 func (c *call) appendPermissions(b []byte, acl fsm.ACL) []byte {
-	b = append(b, '{')
 	if acl.Grants(c.who.set, "write") || c.scope.Principal != "" && acl.Grants(map[string]bool{c.scope.Principal: true}, "write") {
-		last := ""
-		acl.Each(func(permission, principal []byte) bool {
-			switch {
-			case last == string(permission):
-				b = append(b, ',')
-			case last != "":
-				b = append(b, "],"...)
-				fallthrough
-			default:
-				last = string(permission)
-				b = append(canon.AppendString(b, last), ":["...)
-			}
-			b = canon.AppendString(b, string(principal))
-			return true
-		})
-		if last != "" {
-			b = append(b, ']')
-		}
+		return acl.AppendJSON(b)
 	}
-	return append(b, '}')
+	return append(b, "{}"...)
 }

@@ -61,14 +61,18 @@ func (s *Service) read(ctx context.Context, r *Request, spec *batchSpec) *Respon
 	resp, err := s.patiently(ctx, func(ctx context.Context) (*Response, *plugins.Later) {
 		return s.readOnce(ctx, r, spec, fresh, stale)
 	})
-	if err != nil {
+	switch {
+	case err != nil:
 		return s.finish(nil, err, nil, s.staleRevision(ctx))
+	case resp == nil: // not with the view of the read in hand, which would hold its memory meanwhile
+		return s.write(ctx, r)
 	}
 	return resp
 }
 
 // readOnce answers from one view, or not at all when a plugin has to do slow work
-// first. stale says that the client asked for no better.
+// first, or nothing at all when the answer has to be written. stale says that the
+// client asked for no better.
 func (s *Service) readOnce(ctx context.Context, r *Request, spec *batchSpec, fresh fsm.Freshness, stale bool) (*Response, *plugins.Later) {
 	begun := s.meter.Now()
 	v, err := s.view(ctx, r, fresh)
@@ -87,7 +91,7 @@ func (s *Service) readOnce(ctx context.Context, r *Request, spec *batchSpec, fre
 		return nil, wish
 	}
 	if errors.Is(err, errWrites) {
-		return s.write(ctx, r), nil
+		return nil, nil
 	}
 	s.meterStorage(begun, r)
 	resp := s.finish(out, err, result(nil), v.Revision())

@@ -118,6 +118,9 @@ func kintoOfPlugins() []nameGroup {
 	return []nameGroup{
 		{"default_bucket_hmac_secret", "`kinto.plugins.default_bucket`: secret of the ids of personal buckets"},
 		{"history.exclude_resources history.exclude_user_ids", "`kinto.plugins.history`: URIs and users of which no history is kept"},
+		{"account_cache_ttl_seconds", "the policies of `kinto.plugins.accounts`: how long a verified password is remembered"},
+		{"admin_assets_path", "`kinto.plugins.admin`: folder of the built admin"},
+		{"prometheus_* statsd_*", "`kinto.plugins.prometheus`, `kinto.plugins.statsd`: names, labels and receivers of metrics"},
 		{"history.auto_trim_max_count history.auto_trim_threshold history.auto_trim_user_ids", "`kinto.plugins.history`: how much of it is kept"},
 	}
 }
@@ -129,13 +132,12 @@ func kintoWithoutEffect() []nameGroup {
 	return []nameGroup{
 		{"storage_url permission_url cache_url *_pool_size *_max_overflow *_pool_recycle *_pool_timeout *_max_backlog *_poolclass " +
 			"*_max_size_bytes cache_prefix cache_hosts sqlalchemy.*", "Kinto's databases"},
-		{"account_cache_ttl_seconds account_validation* account_password_*", "accounts"},
+		{"account_validation* account_password_*", "accounts"},
 		{"*_principals", "grants on other resources"},
 		{"multiauth.authorization_policy multiauth.groupfinder", "authorization, always Kinto's own rules"},
 		{"id_generator *_id_generator", "generators of ids of other resources, always Kinto's own"},
 		{"cornice.*", "CORS"},
 		{"attachment.* signer.* kinto-emailer.* mail.* quotas.* changes.* openid.*", "plugins"},
-		{"admin_assets_path prometheus_* statsd_*", "the admin and metrics, unless `includes` names their plugin"},
 		{"sentry_* newrelic_* profiler_enabled profiler_dir", "tracing of the Python server; docs/operations.md says what to use instead"},
 		{"settings_prefix http_api_version initialization_sequence json_renderer logging_renderer transaction_per_request tm.* retry.* pyramid.* " +
 			"debugtoolbar.* handle_exceptions available_languages swagger_file", "internals of the Python server"},

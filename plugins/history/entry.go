@@ -71,7 +71,7 @@ func appendTarget(b []byte, r fsm.Reader, of *fsm.Ref) ([]byte, error) {
 		return nil, err
 	}
 	b = appendData(append(b, `{"data":`...), &o)
-	return append(appendPermissions(append(b, `,"permissions":`...), o.ACL), '}'), nil
+	return append(o.ACL.AppendJSON(append(b, `,"permissions":`...)), '}'), nil
 }
 
 // written reads what an entry refers to.
@@ -88,31 +88,6 @@ func appendData(b []byte, o *fsm.Object) []byte {
 		data = canon.Value(`{"deleted":true}`)
 	}
 	return canon.Splice(b, o.Path.ID(), int64(o.LastModified), data)
-}
-
-// appendPermissions appends an ACL as Kinto shows it: a permission with its
-// principals after the other.
-func appendPermissions(b []byte, acl fsm.ACL) []byte {
-	b = append(b, '{')
-	last := ""
-	acl.Each(func(permission, principal []byte) bool {
-		switch {
-		case last == string(permission):
-			b = append(b, ',')
-		case last != "":
-			b = append(b, "],"...)
-			fallthrough
-		default:
-			last = string(permission)
-			b = append(canon.AppendString(b, last), ":["...)
-		}
-		b = canon.AppendString(b, string(principal))
-		return true
-	})
-	if last != "" {
-		b = append(b, ']')
-	}
-	return append(b, '}')
 }
 
 func appendList(b []byte, texts []string) []byte {
