@@ -131,7 +131,8 @@ func (n *Node) admitNode(ctx context.Context, r *joinRequest) error {
 		return err
 	}
 	known, err := v.Setting(nodeSetting + r.Name)
-	level := v.FeatureLevel()
+	// A new cluster's first leader writes the level a moment after it leads.
+	level := max(v.FeatureLevel(), fsm.FeatureLevel1)
 	v.Close()
 	if err != nil {
 		return err
