@@ -124,8 +124,8 @@ fuzz: ## every fuzz target for FUZZTIME (2m)
 	scripts/lib/fuzz.sh $(FUZZTIME)
 
 .PHONY: fuzz-small
-fuzz-small: ## every fuzz target for ten seconds
-	scripts/lib/fuzz.sh 10s
+fuzz-small: ## seven fuzz targets, others at each commit, for ten seconds each
+	scripts/lib/fuzz.sh 10s ./... 7 $(SEED)
 
 .PHONY: schemathesis
 schemathesis: build ## 10,000 requests generated from the API document

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Runs every fuzz target of the project for a time each.
+# Runs the fuzz targets of the project for a time each: all of them, or so many,
+# chosen by a seed.
 #
-#   scripts/lib/fuzz.sh 10s [PACKAGES]
+#   scripts/lib/fuzz.sh 10s [PACKAGES [HOW_MANY SEED]]
 #
 # A target that fails leaves its input in the package's testdata/fuzz: commit it with
 # the fix, and it is a test for ever.
@@ -15,6 +16,10 @@ packages="${2:-./...}"
 # shellcheck disable=SC2086 # packages may be several
 listing="$(go test -list '^Fuzz' $packages)" || { printf '%s\n' "$listing"; exit 1; }
 targets="$(awk '/^Fuzz/ {names[n++] = $1} /^ok/ {for (i = 0; i < n; i++) print $2, names[i]} !/^Fuzz/ {n = 0}' <<<"$listing")"
+if [[ -n ${3:-} ]]; then
+  targets="$(while read -r line; do printf '%s %s\n' "$(cksum <<<"${4:-1} $line" | cut -d ' ' -f 1)" "$line"; done <<<"$targets" |
+    sort -n | head -n "$3" | cut -d ' ' -f 2-)"
+fi
 [[ -n $targets ]] || { echo "fuzz: no targets in $packages" >&2; exit 1; }
 
 passed=0
