@@ -1,6 +1,7 @@
 package api
 
 import (
+	"crypto/tls"
 	"errors"
 	"io"
 	"net"
@@ -108,6 +109,9 @@ type countedConn struct {
 // about to, up to so many bytes: closing at once would reset the connection, and
 // the client would lose the answer that says why (RFC 9112 §9.6).
 func lingerOn(c net.Conn, bytes int) {
+	if t, ok := c.(*tls.Conn); ok {
+		c = t.NetConn()
+	}
 	if c, ok := c.(*countedConn); ok {
 		c.linger.Store(int64(bytes))
 	}

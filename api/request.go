@@ -85,6 +85,9 @@ func (s *Server) request(ctx *fasthttp.RequestCtx) (*resource.Request, *edgeErro
 	if addr, ok := ctx.RemoteAddr().(*net.TCPAddr); ok {
 		r.Client = addr.IP.String()
 	}
+	if ctx.IsTLS() {
+		r.Scheme = "https"
+	}
 	if c := s.options.Config.HTTP; c.PublicScheme != "" {
 		r.Scheme = c.PublicScheme
 	}

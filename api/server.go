@@ -14,6 +14,7 @@ package api
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -82,6 +83,10 @@ type Options struct {
 	Version Version
 	// Meter gets measurements of requests; nil: none.
 	Meter *plugins.Meter
+	// TLS makes the port speak HTTPS; nil: HTTP.
+	TLS *tls.Config
+	// SettingsDiffer names the settings that are not equal on all nodes, by node; nil: unknown.
+	SettingsDiffer func() map[string][]string
 	// RequestLog gets a line for each request; nil: none.
 	RequestLog *RequestLog
 	// Logger gets failures of this package's own; nil: silent.
@@ -152,7 +157,14 @@ func New(o Options) *Server {
 // Serve answers the connections of ln, which it closes at the end, until Shutdown
 // or an error of ln. Call it once.
 func (s *Server) Serve(ln net.Listener) error {
-	ln = limitConnections(ln, s.limits.Connections, refusal(s.options.Config.Timeouts.RetryAfter))
+	excuse := refusal(s.options.Config.Timeouts.RetryAfter)
+	if s.options.TLS != nil {
+		excuse = nil // whoever expects TLS cannot read it
+	}
+	ln = limitConnections(ln, s.limits.Connections, excuse)
+	if s.options.TLS != nil {
+		ln = tls.NewListener(ln, s.options.TLS) // handshakes are made as requests are read, within the time for that
+	}
 	s.mu.Lock()
 	s.listener = ln
 	stopped := s.stopped

@@ -40,6 +40,9 @@ type ClusterStatus struct {
 	Term     uint64       `json:"term"`
 	Revision fsm.Revision `json:"revision"` // the highest applied by a member
 	Members  []fsm.Member `json:"members"`
+	// SettingsDiffer has the names of settings that change answers and are not the
+	// leader's, by node; absent when all are equal, or without TLS between nodes.
+	SettingsDiffer map[string][]string `json:"settings_differ,omitempty"`
 }
 
 // NodeHash is the content of one node in two digests. Two nodes that have applied
@@ -69,6 +72,9 @@ func (s *Server) clusterStatus(ctx context.Context, r *resource.Request) *resour
 	status := ClusterStatus{Term: s.options.Node.Term(), Members: members}
 	if leader, ok := s.options.Node.Leader(); ok {
 		status.Leader = leader.Name
+	}
+	if s.options.SettingsDiffer != nil {
+		status.SettingsDiffer = s.options.SettingsDiffer()
 	}
 	if status.Members == nil {
 		status.Members = []fsm.Member{}

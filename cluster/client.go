@@ -268,6 +268,37 @@ func (c *client) reset() {
 	}
 }
 
+// retire takes all connections out of use and closes each once no call waits on it:
+// the next call dials anew, with new certificates.
+func (c *client) retire() {
+	c.mu.Lock()
+	peers := make([]*peer, 0, len(c.peers))
+	for _, p := range c.peers {
+		peers = append(peers, p)
+	}
+	c.mu.Unlock()
+	for _, p := range peers {
+		p.mu.Lock()
+		old := p.conn
+		p.conn = nil
+		p.mu.Unlock()
+		if old != nil && !c.goRun(func() { c.closeIdle(old) }) {
+			_ = old.Close()
+		}
+	}
+}
+
+// closeIdle closes conn when nothing is pending there, or when that takes too long.
+func (c *client) closeIdle(conn *clientConn) {
+	defer func() { _ = conn.Close() }() // its reader fails what is left
+	ctx, cancel := context.WithTimeout(c.ctx, retireLimit)
+	defer cancel()
+	pause(ctx, retireGrace)
+	for ctx.Err() == nil && conn.pending() {
+		pause(ctx, retireTick)
+	}
+}
+
 func (c *client) close() {
 	c.mu.Lock()
 	c.closed = true

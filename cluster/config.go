@@ -9,6 +9,8 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
+
+	"quinto/internal/certs"
 )
 
 // Limits of what a node keeps or accepts; passing one is an error with a name,
@@ -69,14 +71,21 @@ type Config struct {
 	// the node bootstraps itself alone.
 	Expect int
 
-	// Secure says that Listen and Dial authenticate the other side; only then
-	// may addresses lie off loopback.
-	Secure bool
-	// Listen and Dial make connections; nil: plain TCP.
+	// TLS is what the node proves itself with on the cluster port, where all others
+	// must then do the same; nil: plaintext. Its certificate has to be Name's.
+	TLS *certs.Store
+	// GossipKeys encrypt gossip; nil: plaintext.
+	GossipKeys *certs.KeyStore
+	// GossipLabel keeps the gossip of several clusters apart; the same on all nodes.
+	GossipLabel string
+	// SettingMarks returns a mark of each setting that changes answers, by its name,
+	// keyed by the cluster id, to compare with the leader's under TLS; nil: nothing is compared.
+	SettingMarks func(key []byte) map[string][]byte
+	// InsecurePlaintext lets addresses lie off loopback without TLS and GossipKeys.
+	InsecurePlaintext bool
+	// Listen and Dial make connections below TLS; nil: plain TCP.
 	Listen func(addr string) (net.Listener, error)
 	Dial   func(ctx context.Context, addr string) (net.Conn, error)
-	// GossipKey encrypts gossip: 16, 24 or 32 bytes; nil: plaintext.
-	GossipKey []byte
 
 	// Raft's times; see raft.Config. CommitTimeout bounds, twice over, how late a
 	// follower learns of a commit when nothing else is written.
@@ -222,18 +231,22 @@ func (c *Config) validate() error {
 	return nil
 }
 
-// checkAddr refuses what is no host:port and, unless the connections are
-// secure, what lies off loopback: the ports trust whoever can reach them.
+// checkAddr refuses what is no host:port that others can reach and, unless the wires
+// are secure, what lies off loopback: the ports then trust whoever can reach them.
 func (c *Config) checkAddr(addr string) error {
 	host, _, err := net.SplitHostPort(addr)
 	if err != nil || len(addr) > MaxAddrBytes {
 		return fmt.Errorf("%w: address %q is not host:port", ErrConfig, addr)
 	}
-	if c.Secure || host == "localhost" {
+	ip := net.ParseIP(host)
+	if host == "localhost" || ip != nil && ip.IsLoopback() {
 		return nil
 	}
-	if ip := net.ParseIP(host); ip == nil || !ip.IsLoopback() {
+	if !c.InsecurePlaintext && (c.TLS == nil || c.GossipAddr != "" && c.GossipKeys == nil) {
 		return fmt.Errorf("%w: %q", ErrPlaintext, addr)
+	}
+	if host == "" || ip != nil && ip.IsUnspecified() {
+		return fmt.Errorf("%w: address %q: other nodes need one that they can reach", ErrConfig, addr)
 	}
 	return nil
 }

@@ -6,8 +6,8 @@ import "errors"
 var (
 	// ErrConfig: a setting cannot work; the text says which.
 	ErrConfig = errors.New("bad cluster configuration")
-	// ErrPlaintext: an address off loopback was asked for without mutual TLS.
-	ErrPlaintext = errors.New("cluster and gossip addresses must be loopback until TLS is configured")
+	// ErrPlaintext: an address off loopback was asked for without mutual TLS and a key of gossip.
+	ErrPlaintext = errors.New("cluster and gossip addresses must be loopback without certificates and gossip keys")
 	// ErrDamaged: the node's own files do not pass their checksums, or some of
 	// them are missing while others prove that they existed. The node must not
 	// start: it could have forgotten a vote or an acknowledged entry.

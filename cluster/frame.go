@@ -21,12 +21,13 @@ const frameHead = 4 + 1 + 1 + 2 + 8 + 4 + 4
 type callType byte
 
 const (
-	callForward   callType = 1 // a request for the leader's handler
-	callReadIndex callType = 2 // the index the leader has applied, leadership confirmed
-	callJoin      callType = 3 // admission of a new node
-	callStatus    callType = 4 // how far this node is
-	callTerm      callType = 5 // this node's Raft term, now
-	callPropose   callType = 6 // a transaction of the administrator's, for the leader
+	callForward   callType = 1  // a request for the leader's handler
+	callReadIndex callType = 2  // the index the leader has applied, leadership confirmed
+	callJoin      callType = 3  // admission of a new node
+	callStatus    callType = 4  // how far this node is
+	callTerm      callType = 5  // this node's Raft term, now
+	callPropose   callType = 6  // a transaction of the administrator's, for the leader
+	callSettings  callType = 16 // marks of this node's settings, for the leader to compare
 )
 
 // callStatusCode is how a call ended. Numbers are for ever.

@@ -51,7 +51,8 @@ type gossip struct {
 	name string // own
 	id   string // own node id
 	list *memberlist.Memberlist
-	addr string // that others can join through; "" without gossip
+	addr string              // that others can join through; "" without gossip
+	ring *memberlist.Keyring // nil: plaintext
 
 	meta     atomic.Pointer[peerMeta] // own
 	mu       sync.Mutex
@@ -87,18 +88,26 @@ func gossipConfig(c *Config, g *gossip) (*memberlist.Config, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: gossip port %q", ErrConfig, portText)
 	}
-	mc := memberlist.DefaultLANConfig()
-	if !c.Secure { // then it is loopback
-		mc = memberlist.DefaultLocalConfig()
-	}
 	ip, err := net.ResolveIPAddr("ip", host)
 	if err != nil {
 		return nil, fmt.Errorf("%w: gossip address %q: %w", ErrConfig, c.GossipAddr, err)
 	}
 	host = ip.String()
+	mc := memberlist.DefaultLANConfig()
+	if ip.IP.IsLoopback() {
+		mc = memberlist.DefaultLocalConfig()
+	}
 	mc.Name, mc.BindAddr, mc.BindPort = c.Name, host, int(port)
 	mc.AdvertiseAddr, mc.AdvertisePort = host, int(port)
-	mc.SecretKey = c.GossipKey
+	mc.Label = c.GossipLabel // without keys too: clusters that meet by mistake stay apart
+	if c.GossipKeys != nil {
+		keys := c.GossipKeys.Keys()
+		if g.ring, err = memberlist.NewKeyring(keys, keys[0]); err != nil {
+			return nil, fmt.Errorf("%w: gossip keys: %w", ErrConfig, err)
+		}
+		mc.Keyring = g.ring
+		mc.GossipVerifyIncoming, mc.GossipVerifyOutgoing = true, true // what is not encrypted is dropped unread
+	}
 	// A node that comes back under its name with another address.
 	mc.DeadNodeReclaimTime = 5 * time.Second
 	mc.Delegate, mc.Conflict, mc.Events = g, g, g

@@ -72,7 +72,7 @@ func decodeJoinAnswer(b []byte) (*joinAnswer, error) {
 func (n *Node) serveJoin(ctx context.Context, payload []byte) (callStatusCode, []byte) {
 	r, err := decodeJoinRequest(payload)
 	if err == nil {
-		err = n.checkJoin(r)
+		err = errors.Join(checkCaller(ctx, r.Name), n.checkJoin(r))
 	}
 	if err != nil {
 		return joinStatus(err)

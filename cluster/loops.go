@@ -33,6 +33,8 @@ func (n *Node) admitPeer(ch channel, h *hello) byte {
 		return refuseOutService
 	case d.Stage == stageNew:
 		return refuseNotMember
+	case h.Proven && !n.knows(h.From):
+		return refuseStranger
 	case h.Cluster == own && own != "":
 		return welcome
 	case own != "": // the sender has no cluster id
@@ -45,8 +47,12 @@ func (n *Node) admitPeer(ch channel, h *hello) byte {
 }
 
 // isPeer reports whether a peer on the rpc channel is of this cluster; one
-// without a cluster id may be of the same founders.
+// without a cluster id may be of the same founders. Under TLS it has to be a member.
 func (n *Node) isPeer(h *hello) bool {
+	if h.Proven && !n.knows(h.From) {
+		n.mux.refused.say(n.log, "calls of no member", textAddr(""), h.From, nil)
+		return false
+	}
 	own := n.clusterID()
 	return own == "" || h.Cluster == own || (h.Founders != 0 && h.Founders == foundersHash(n.ident.get().Bootstrap))
 }

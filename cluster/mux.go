@@ -8,13 +8,16 @@ import (
 	"hash/crc32"
 	"io"
 	"net"
+	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/raft"
 
 	"quinto/fsm"
+	"quinto/internal/certs"
 )
 
 // A connection on the cluster port begins with: magic (4), version (1), channel
@@ -43,7 +46,13 @@ const (
 	refuseMisrouted  byte = 3 // the address belongs to another node now
 	refuseNotMember  byte = 4 // the receiver takes part in no cluster yet
 	refuseOutService byte = 5
+	refuseName       byte = 6 // the certificate is of another node than the hello says
+	refuseStranger   byte = 7 // a good certificate, but no member's
 )
+
+// MaxGreeting bounds the accepted connections that have not said yet who they are.
+// Beyond it the oldest goes: strangers who say nothing never keep a member out.
+const MaxGreeting = 128
 
 var refusals = map[byte]error{
 	refuseVersion:    errors.New("peer speaks another version"),
@@ -51,6 +60,8 @@ var refusals = map[byte]error{
 	refuseMisrouted:  errors.New("address belongs to another node"),
 	refuseNotMember:  errors.New("peer has not joined yet"),
 	refuseOutService: errors.New("peer is out of service"),
+	refuseName:       errors.New("certificate of another node"),
+	refuseStranger:   errors.New("not a member"),
 }
 
 // hello is who a connection comes from and goes to.
@@ -59,7 +70,14 @@ type hello struct {
 	Founders uint64 // hash of the bootstrap configuration; 0: none
 	From, ID string // name and node id of the dialler
 	To       string // name of the node meant
+	Proven   bool   // a certificate says that it is From; not in the encoding
 }
+
+// errSpeaksTLS: a handshake came where a preamble should.
+var errSpeaksTLS = errors.New("the other side speaks TLS")
+
+// tlsRecord is the first byte of a TLS handshake.
+const tlsRecord = 0x16
 
 func encodePreamble(ch channel, h *hello) []byte {
 	body := appendString(nil, h.Cluster)
@@ -76,6 +94,9 @@ func readPreamble(r io.Reader) (channel, *hello, error) {
 	head := make([]byte, preambleHead, preambleHead+maxHelloBytes+4)
 	if _, err := io.ReadFull(r, head[:4]); err != nil {
 		return 0, nil, err
+	}
+	if head[0] == tlsRecord {
+		return 0, nil, errSpeaksTLS
 	}
 	if string(head[:4]) != preambleMagic {
 		return 0, nil, fmt.Errorf("%w: no preamble", fsm.ErrCorrupt)
@@ -116,8 +137,11 @@ type mux struct {
 	wg     sync.WaitGroup
 	closed chan struct{}
 
+	refused refusalLog
+
 	mu       sync.Mutex
 	conns    map[*muxConn]struct{}
+	greeting []*muxConn // accepted, have not said yet who they are; the oldest first
 	inbound  int
 	severed  bool
 	shutdown bool
@@ -126,12 +150,15 @@ type mux struct {
 // muxConn is a connection that the mux can cut.
 type muxConn struct {
 	net.Conn
+	raw     net.Conn // below TLS
 	m       *mux
 	inbound bool
+	peer    atomic.Pointer[provenPeer] // once it has been greeted under TLS
 	once    sync.Once
 }
 
-// Close closes the connection once.
+// Close closes the connection once. It does not say goodbye in TLS, which could
+// block: messages carry their lengths, so none is taken for whole that was cut.
 func (c *muxConn) Close() error {
 	err := net.ErrClosed
 	c.once.Do(func() {
@@ -141,7 +168,7 @@ func (c *muxConn) Close() error {
 			c.m.inbound--
 		}
 		c.m.mu.Unlock()
-		err = c.Conn.Close()
+		err = c.raw.Close()
 	})
 	return err
 }
@@ -170,42 +197,69 @@ func (m *mux) acceptLoop() {
 				continue
 			}
 		}
-		if c := m.track(conn, true); c != nil {
+		if c := m.track(conn, m.serverSide(conn), true); c != nil {
 			m.wg.Go(func() { m.greet(c) })
 		}
 	}
 }
 
-// track registers conn, or closes it when the node is cut off or full.
-func (m *mux) track(conn net.Conn, inbound bool) *muxConn {
-	c := &muxConn{Conn: conn, m: m, inbound: inbound}
+// track registers a connection, or closes it when the node is cut off or full.
+func (m *mux) track(raw, conn net.Conn, inbound bool) *muxConn {
+	c := &muxConn{Conn: conn, raw: raw, m: m, inbound: inbound}
+	var oldest *muxConn
 	m.mu.Lock()
 	ok := !m.severed && !m.shutdown && (!inbound || m.inbound < MaxConns)
 	if ok {
 		m.conns[c] = struct{}{}
 		if inbound {
 			m.inbound++
+			if m.greeting = append(m.greeting, c); len(m.greeting) > MaxGreeting {
+				oldest = m.greeting[0]
+				m.greeting = m.greeting[1:]
+			}
 		}
 	}
 	m.mu.Unlock()
+	if oldest != nil {
+		m.refused.say(m.cfg.Logger, "too many that say nothing", oldest.RemoteAddr(), "", nil)
+		_ = oldest.Close()
+	}
 	if !ok {
-		_ = conn.Close() // refused: nobody reads an error
+		_ = raw.Close() // refused: nobody reads an error
 		return nil
 	}
 	return c
 }
 
-// greet checks the preamble of an accepted connection and hands it on.
+// greeted takes c from those that have not said who they are.
+func (m *mux) greeted(c *muxConn) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if i := slices.Index(m.greeting, c); i >= 0 {
+		m.greeting = slices.Delete(m.greeting, i, i+1)
+	}
+}
+
+// greet checks certificate and preamble of an accepted connection and hands it on.
 func (m *mux) greet(c *muxConn) {
 	_ = c.SetDeadline(time.Now().Add(preambleTimeout)) // a dead connection shows in the read
-	ch, h, err := readPreamble(c)
+	ch, h, err := m.introduce(c)
+	m.greeted(c)
 	if err != nil {
-		m.cfg.Logger.Debug("connection refused", "remote", c.RemoteAddr(), "error", err)
+		if kind := whyRefused(err, m.cfg.TLS != nil); kind != "" {
+			m.refused.say(m.cfg.Logger, kind, c.RemoteAddr(), "", err)
+		}
 		_ = c.Close()
 		return
 	}
-	answer := m.admit(ch, h)
+	answer := refuseName
+	if m.cfg.TLS == nil || h.Proven {
+		answer = m.admit(ch, h)
+	}
 	if _, err := c.Write([]byte{answer}); err != nil || answer != welcome {
+		if answer == refuseName || answer == refuseStranger {
+			m.refused.say(m.cfg.Logger, refusals[answer].Error(), c.RemoteAddr(), h.From, nil)
+		}
 		m.cfg.Logger.Debug("peer refused", "peer", h.From, "why", refusals[answer])
 		_ = c.Close()
 		return
@@ -222,6 +276,23 @@ func (m *mux) greet(c *muxConn) {
 	}
 }
 
+// introduce makes the handshake, if there is TLS, and reads the preamble. Nothing
+// of the other side's is read before its certificate is found good.
+func (m *mux) introduce(c *muxConn) (channel, *hello, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), preambleTimeout)
+	defer cancel()
+	chain, err := prove(ctx, c.Conn)
+	if err != nil {
+		return 0, nil, err
+	}
+	ch, h, err := readPreamble(c)
+	if err == nil && chain != nil && slices.Contains(certs.NodeNames(chain[0]), h.From) {
+		h.Proven = true
+		c.peer.Store(&provenPeer{name: h.From, channel: ch, chain: chain})
+	}
+	return ch, h, err
+}
+
 // dial connects to the node name at addr. Every error means that nothing was sent.
 func (m *mux) dial(ctx context.Context, ch channel, name, addr string) (net.Conn, error) {
 	if err := m.cfg.checkAddr(addr); err != nil {
@@ -233,7 +304,7 @@ func (m *mux) dial(ctx context.Context, ch channel, name, addr string) (net.Conn
 	if err != nil {
 		return nil, err
 	}
-	c := m.track(conn, false)
+	c := m.track(conn, m.clientSide(conn, name), false)
 	if c == nil {
 		return nil, refusals[refuseOutService]
 	}
@@ -242,7 +313,10 @@ func (m *mux) dial(ctx context.Context, ch channel, name, addr string) (net.Conn
 	stop := context.AfterFunc(ctx, func() { _ = c.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
 	var answer [1]byte
-	if _, err = c.Write(encodePreamble(ch, m.self(name))); err == nil {
+	if _, err = prove(ctx, c.Conn); err == nil {
+		_, err = c.Write(encodePreamble(ch, m.self(name)))
+	}
+	if err == nil {
 		_, err = io.ReadFull(c, answer[:])
 	}
 	if err == nil && answer[0] != welcome {

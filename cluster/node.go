@@ -51,6 +51,8 @@ type Node struct {
 	health   *health
 	handler  Handler
 	joinMu   sync.Mutex
+	differ   differences
+	renewed  chan struct{} // new certificates are in force
 	caughtUp atomic.Bool
 	started  time.Time
 
@@ -72,7 +74,7 @@ func Open(cfg Config, f *fsm.FSM, st *store.Store) (*Node, error) {
 	if err := cfg.validate(); err != nil {
 		return nil, err
 	}
-	n := &Node{cfg: cfg, log: cfg.Logger.Named("cluster"), fsm: f, store: st, lead: newLeadership(), health: newHealth()}
+	n := &Node{cfg: cfg, log: cfg.Logger.Named("cluster"), fsm: f, store: st, lead: newLeadership(), health: newHealth(), renewed: make(chan struct{}, 1)}
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	n.prop = newProposer(n)
 	n.reads.run, n.confirms.run = n.readRound, n.confirmRound
@@ -150,7 +152,7 @@ func (n *Node) Start() error {
 	n.server = &server{ctx: n.ctx, member: n.isPeer, handlers: map[callType]callHandler{
 		callForward: n.serveForward, callReadIndex: n.serveReadIndex,
 		callJoin: n.serveJoin, callStatus: n.serveStatus, callTerm: n.serveTerm,
-		callPropose: n.servePropose,
+		callPropose: n.servePropose, callSettings: n.serveSettings,
 	}}
 	n.client = newClient(func(ctx context.Context, name, addr string) (net.Conn, error) {
 		return n.mux.dial(ctx, channelRPC, name, addr)
@@ -171,9 +173,10 @@ func (n *Node) Start() error {
 		return errors.Join(err, n.gossip.leave(), n.abandon())
 	}
 	n.mux.start()
+	n.followFiles()
 	n.watchLeadership(notify)
 	for _, loop := range []func(){
-		n.prop.run, n.observeLeader, n.leaderChores, n.snapshotLoop, n.watch, n.gossipLoop, n.identityLoop, n.catchUp,
+		n.prop.run, n.observeLeader, n.leaderChores, n.snapshotLoop, n.watch, n.gossipLoop, n.identityLoop, n.catchUp, n.compareSettings,
 		func() { n.join(d.Stage) },
 	} {
 		n.goRun(loop)

@@ -20,7 +20,7 @@ const maxCallTime = time.Minute
 type server struct {
 	ctx      context.Context
 	handlers map[callType]callHandler
-	// member says whether a peer may call more than join.
+	// member says whether a peer may call more than join, now: members come and go.
 	member func(*hello) bool
 
 	calls atomic.Int64
@@ -30,10 +30,7 @@ type server struct {
 
 // serve reads calls from conn until it ends.
 func (s *server) serve(conn net.Conn, h *hello) {
-	handlers := s.handlers
-	if !s.member(h) {
-		handlers = map[callType]callHandler{callJoin: s.handlers[callJoin]}
-	}
+	ctx := context.WithValue(s.ctx, peerKey{}, h)
 	out := make(chan []byte, clientQueue)
 	done := make(chan struct{})
 	var writer sync.WaitGroup
@@ -44,7 +41,11 @@ func (s *server) serve(conn net.Conn, h *hello) {
 		if err != nil {
 			break
 		}
-		s.accept(handlers[f.kind], f, out, done)
+		handler := s.handlers[f.kind]
+		if f.kind != callJoin && !s.member(h) {
+			handler = nil
+		}
+		s.accept(ctx, handler, f, out, done)
 	}
 	_ = conn.Close() // ends the writer too, whatever ended the reader
 	close(done)
@@ -53,7 +54,7 @@ func (s *server) serve(conn net.Conn, h *hello) {
 
 // accept starts the handler h of a call, or refuses it at once; nil: a call that
 // this node does not know, or not from this peer.
-func (s *server) accept(h callHandler, f *frame, out chan<- []byte, done <-chan struct{}) {
+func (s *server) accept(ctx context.Context, h callHandler, f *frame, out chan<- []byte, done <-chan struct{}) {
 	answer := func(status callStatusCode, payload []byte) {
 		b := encodeFrame(&frame{kind: f.kind, status: status, id: f.id, payload: payload})
 		select {
@@ -76,7 +77,7 @@ func (s *server) accept(h callHandler, f *frame, out chan<- []byte, done <-chan 
 	s.wg.Go(func() {
 		defer s.calls.Add(-1)
 		defer s.bytes.Add(-size)
-		ctx, cancel := context.WithTimeout(s.ctx, min(time.Duration(f.deadline)*time.Millisecond, maxCallTime))
+		ctx, cancel := context.WithTimeout(ctx, min(time.Duration(f.deadline)*time.Millisecond, maxCallTime))
 		defer cancel()
 		status, payload := h(ctx, f.payload)
 		if len(payload) > MaxCallBytes {

@@ -268,6 +268,14 @@ func TestForeignClustersDoNotMix(t *testing.T) {
 	if status, text := l.serveJoin(ctx, r.encode()); status != statusForeign {
 		t.Errorf("join with a state of its own: %d %s", status, text)
 	}
+	waitFor(t, "the feature level", func() bool { // the leader raises it when it begins to lead
+		v, err := l.fsm.View()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer v.Close()
+		return v.FeatureLevel() > 0
+	})
 	r.Empty, r.Level = true, 0
 	if status, text := l.serveJoin(ctx, r.encode()); status != statusRefused {
 		t.Errorf("join of an old binary: %d %s", status, text)
@@ -303,9 +311,9 @@ func TestOverloadIsAnAnswer(t *testing.T) {
 	out := make(chan []byte, 3*MaxCalls)
 	done := make(chan struct{})
 	for i := range MaxCalls + 10 {
-		s.accept(h, &frame{kind: callForward, id: uint64(i), deadline: 1000}, out, done)
+		s.accept(s.ctx, h, &frame{kind: callForward, id: uint64(i), deadline: 1000}, out, done)
 	}
-	s.accept(nil, &frame{kind: 77}, out, done)
+	s.accept(s.ctx, nil, &frame{kind: 77}, out, done)
 	refused := 0
 	for len(out) > 0 {
 		switch b := <-out; callStatusCode(b[5]) {

@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"text/tabwriter"
@@ -37,6 +39,8 @@ type remote struct {
 	user     string // "name:password", or empty
 	asJSON   bool
 	rootFlag string
+	ca       string // a PEM file of authorities to trust beside the system's; empty: none
+	client   *http.Client
 }
 
 func clusterCommand() *cobra.Command {
@@ -54,6 +58,7 @@ func clusterCommand() *cobra.Command {
 	for _, sub := range []*cobra.Command{status, hash} {
 		sub.Flags().StringVar(&r.rootFlag, "http", "http://127.0.0.1:8888", "`URL` of any node")
 		sub.Flags().StringVar(&r.user, "auth", "", "authenticate as `USER:PASSWORD`")
+		sub.Flags().StringVar(&r.ca, "ca", "", "for https, trust the authorities in `FILE`")
 		sub.Flags().BoolVar(&r.asJSON, "json", false, "print JSON")
 		c.AddCommand(sub)
 	}
@@ -66,6 +71,10 @@ func (r *remote) run(c *cobra.Command, f func(context.Context, io.Writer) error)
 		return err
 	}
 	r.base = base
+	if r.client, err = clientTrusting(r.ca); err != nil {
+		return err
+	}
+	defer r.client.CloseIdleConnections()
 	if err := f(c.Context(), c.OutOrStdout()); err != nil {
 		return failure{err}
 	}
@@ -95,7 +104,7 @@ func (r *remote) get(ctx context.Context, base, path string, timeout time.Durati
 	if user, password, ok := strings.Cut(r.user, ":"); ok {
 		request.SetBasicAuth(user, password)
 	}
-	answer, err := http.DefaultClient.Do(request)
+	answer, err := r.client.Do(request)
 	if err != nil {
 		var u *url.Error // its text repeats the URL
 		if errors.As(err, &u) {
@@ -141,6 +150,9 @@ func (r *remote) status(ctx context.Context, out io.Writer) error {
 			ready = "yes"
 		}
 		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%d\t%d\t%s\n", m.Name, m.Role, m.Suffrage, m.HTTP, m.Cluster, m.Revision, m.Lag, ready)
+	}
+	for _, name := range slices.Sorted(maps.Keys(s.SettingsDiffer)) {
+		fmt.Fprintf(t, "\nsettings of %s are not the leader's: %s\n", name, strings.Join(s.SettingsDiffer[name], ", "))
 	}
 	return t.Flush()
 }
@@ -194,6 +206,7 @@ func (r *remote) hashes(ctx context.Context) (hashReport, error) {
 	}
 	nodes := make([]api.NodeHash, len(s.Members))
 	errs := make([]error, len(s.Members))
+	scheme, _, _ := strings.Cut(r.base, "://") // members are alike
 	var wg sync.WaitGroup
 	for i, m := range s.Members {
 		if m.HTTP == "" {
@@ -201,7 +214,7 @@ func (r *remote) hashes(ctx context.Context) (hashReport, error) {
 			continue
 		}
 		wg.Go(func() {
-			errs[i] = r.get(ctx, "http://"+m.HTTP, fmt.Sprintf("%s?revision=%d", api.HashPath, s.Revision), hashTimeout, &nodes[i])
+			errs[i] = r.get(ctx, scheme+"://"+m.HTTP, fmt.Sprintf("%s?revision=%d", api.HashPath, s.Revision), hashTimeout, &nodes[i])
 		})
 	}
 	wg.Wait()

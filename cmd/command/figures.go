@@ -10,6 +10,7 @@ func (n *Node) figures() []plugins.Figure {
 	default:
 	}
 	all := append(n.raftFigures(), n.storeFigures()...)
+	all = append(all, n.wires.figures()...)
 	return append(all, n.dispatchFigures()...)
 }
 

@@ -65,6 +65,7 @@ type Node struct {
 	dispatcher *dispatch.Dispatcher
 	server     *api.Server
 	admin      *adminServer // nil with the memory backend
+	wires      wires
 
 	failed    chan struct{}
 	failOnce  sync.Once
@@ -112,6 +113,9 @@ func (n *Node) open(ctx context.Context, o NodeOptions) error {
 	if n.name, err = nodeName(c); err != nil {
 		return err
 	}
+	if n.wires, err = openWires(c, n.name, n.log); err != nil {
+		return err
+	}
 	if err := n.openPlugins(ctx, o.Plugins); err != nil {
 		return err
 	}
@@ -130,7 +134,8 @@ func (n *Node) open(ctx context.Context, o NodeOptions) error {
 		return errors.Join(err, n.cluster.Start())
 	}
 	n.server = api.New(api.Options{Service: service, Node: n.cluster, State: n.state, Config: c, Name: n.name,
-		Version: api.BuildVersion(Release), Meter: n.meter, RequestLog: requestLog(&o), Logger: n.log.Named("api")})
+		Version: api.BuildVersion(Release), Meter: n.meter, RequestLog: requestLog(&o), Logger: n.log.Named("api"),
+		TLS: n.wires.serverTLS(), SettingsDiffer: n.cluster.SettingsDiffer})
 	n.cluster.Handle(service.Serve)
 	if err := n.cluster.Start(); err != nil {
 		n.cluster = nil // a node that did not start has cleaned up
@@ -217,6 +222,8 @@ func (n *Node) clusterConfig(events *cluster.StoreEvents) cluster.Config {
 		SnapshotBytes: c.Raft.SnapshotLogBytes, TrailingBytes: c.Raft.TrailingLogBytes,
 		SnapshotEntries: uint64(c.Raft.SnapshotEntries), TrailingEntries: uint64(c.Raft.TrailingEntries),
 		PendingWrites: c.Limits.PendingWrites, Events: events, Logger: n.log,
+		TLS: n.wires.cluster, GossipKeys: n.wires.gossip, GossipLabel: c.Cluster.Wires.Label,
+		InsecurePlaintext: c.Cluster.Wires.InsecurePlaintext, SettingMarks: c.Marks,
 	}
 }
 
@@ -333,7 +340,13 @@ func (n *Node) Err() error { return n.err }
 func (n *Node) Name() string { return n.name }
 
 // URL is the root of the API as a client on this machine reaches it.
-func (n *Node) URL() string { return "http://" + reachable(n.listener.Addr()) + "/v1/" }
+func (n *Node) URL() string {
+	scheme := "http://"
+	if n.wires.public != nil {
+		scheme = "https://"
+	}
+	return scheme + reachable(n.listener.Addr()) + "/v1/"
+}
 
 // WaitReady returns once the node serves linearizable reads, or with ctx's error.
 func (n *Node) WaitReady(ctx context.Context) error { return n.cluster.WaitReady(ctx) }
@@ -383,7 +396,7 @@ func (n *Node) release() error {
 		}
 		errs = append(errs, n.store.Close())
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, n.wires.close())...)
 }
 
 // nodeName is the configured name, else the one that an earlier start has made.

@@ -32,6 +32,7 @@ type startFlags struct {
 	join                                   []string
 	port, expect                           int
 	quiet, verbose, reload                 bool
+	wires                                  wireFlags
 }
 
 func startCommand() *cobra.Command {
@@ -59,6 +60,7 @@ func startCommand() *cobra.Command {
 	flags.StringSliceVar(&f.join, "join", nil, "find the cluster through these gossip addresses, `HOST:PORT[,…]`")
 	flags.IntVar(&f.expect, "expect", 0, "begin a cluster once `N` empty nodes have met")
 	flags.BoolVar(&f.reload, "reload", false, "accepted as Kinto's; a node reads its settings at its start only")
+	f.wires.add(flags)
 	addVerbosity(c, &f.quiet, &f.verbose)
 	c.MarkFlagsMutuallyExclusive("port", "http")
 	return c
@@ -76,6 +78,7 @@ func (f *startFlags) settings(given func(string) bool) (map[string]string, error
 			s[setting.name] = setting.value
 		}
 	}
+	f.wires.settings(given, s)
 	if given("http") {
 		host, port, err := net.SplitHostPort(f.http)
 		if err != nil {

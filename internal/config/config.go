@@ -130,7 +130,8 @@ type Config struct {
 	// NoEffect are keys, plugins and policies of Kinto that are accepted and do nothing yet, sorted.
 	NoEffect []string
 
-	lookup func(name string) (string, bool)
+	lookup  func(name string) (string, bool)
+	answers map[string]string // settings that change answers, for Marks
 }
 
 // Lookup returns the text of any setting of [app:main] by its name without `kinto.`,
@@ -153,6 +154,8 @@ type HTTP struct {
 	PublicScheme string
 	// PublicHost replaces host and port in URLs that the server makes; empty: the request's.
 	PublicHost string
+	// TLSCert and TLSKey are PEM files; with them the port speaks HTTPS only.
+	TLSCert, TLSKey string
 }
 
 // Project is what the hello view and the errors say about the service.
@@ -278,6 +281,8 @@ type Cluster struct {
 	Join []string
 	// Expect is how many empty nodes found a cluster together; 0: do not wait for others.
 	Expect int
+	// Wires is how the traffic between nodes is protected.
+	Wires Wires
 }
 
 // Alone reports whether the node bootstraps itself as a cluster of one.
@@ -341,6 +346,9 @@ func (c *Config) Warnings() []string {
 		if policy.Use == BasicAuthPolicy && c.Auth.UserIDSecret == "" {
 			lines = append(lines, fmt.Sprintf("policy %s: userid_hmac_secret is empty, so anybody can compute user ids", policy.Name))
 		}
+	}
+	if c.Cluster.Wires.InsecurePlaintext {
+		lines = append(lines, insecureWarning)
 	}
 	if len(c.Auth.Policies) == 0 {
 		lines = append(lines, "no authentication policy is in force: everybody is anonymous")

@@ -197,7 +197,7 @@ func TestBadSettings(t *testing.T) {
 		"percent":     {"project_name = 100%", "percent sign that stands alone"},
 		"name":        {"project_name = %(nope)s", "uses %(nope)s, which is not defined"},
 		"loop":        {"project_name = %(project_name)s", "nests deeper than 10"},
-		"public":      {"quinto.cluster = 10.0.0.1:7000", "not encrypted yet"},
+		"public":      {"quinto.cluster = 10.0.0.1:7000", `quinto.cluster: "10.0.0.1:7000" lies off this machine, in plaintext (allowed: 127.0.0.1, ::1 or localhost; elsewhere quinto.cluster_tls_ca`},
 		"no port":     {"quinto.gossip = 127.0.0.1", "HOST:PORT"},
 		"join":        {"quinto.join = 127.0.0.1:1,8.8.8.8:1\nquinto.cluster=127.0.0.1:2\nquinto.gossip=127.0.0.1:3", `quinto.join: "8.8.8.8:1"`},
 		"memory":      {"storage_backend = kinto.core.storage.memory\nquinto.expect = 3", "storage backend is memory"},
@@ -342,4 +342,43 @@ func FuzzLoad(f *testing.F) {
 			t.Error("neither settings nor an error")
 		}
 	})
+}
+
+// Marks tell settings that change answers apart, and nothing else, without saying them.
+func TestMarks(t *testing.T) {
+	load := func(app string, o Options) map[string][]byte {
+		o.Path = write(t, "[app:main]\n"+app)
+		return mustLoad(t, o).Marks([]byte("cluster"))
+	}
+	differ := func(a, b map[string][]byte) (names []string) {
+		for name := range a {
+			if !reflect.DeepEqual(a[name], b[name]) {
+				names = append(names, name)
+			}
+		}
+		for name := range b {
+			if a[name] == nil {
+				names = append(names, name)
+			}
+		}
+		return names
+	}
+	base := load("kinto.userid_hmac_secret = a", Options{})
+	for app, want := range map[string]string{
+		"userid_hmac_secret = a":                                                       "",
+		"userid_hmac_secret = b":                                                       "userid_hmac_secret",
+		"userid_hmac_secret = a\npaginate_by = 5":                                      "paginate_by",
+		"userid_hmac_secret = a\nquinto.limit_depth = 50":                              "quinto.limit_depth",
+		"userid_hmac_secret = a\nquinto.data_dir = x\nquinto.name = n":                 "",
+		"userid_hmac_secret = a\nblog_write_principals = system.Everyone":              "",
+		"userid_hmac_secret = a\nbucket_create_principals = account:a":                 "bucket_create_principals",
+		"userid_hmac_secret = a\nbucket_create_principals =\n  system.Authenticated\n": "",
+	} {
+		if got := strings.Join(differ(base, load(app, Options{})), " "); got != want {
+			t.Errorf("%q: %q differ, want %q", app, got, want)
+		}
+	}
+	if got := load("userid_hmac_secret = secret-of-mine", Options{})["userid_hmac_secret"]; len(got) != markBytes || strings.Contains(string(got), "secret") {
+		t.Errorf("%q", got)
+	}
 }

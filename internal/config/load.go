@@ -1,7 +1,6 @@
 package config
 
 import (
-	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -84,6 +83,7 @@ func Load(opts Options) (*Config, error) {
 		return nil, err
 	}
 	l.sortOut(c)
+	c.answers = l.answering()
 	return c, l.crossChecks(c)
 }
 
@@ -203,10 +203,8 @@ func (l *loader) sortOut(c *Config) {
 // crossChecks are the rules about more than one setting.
 func (l *loader) crossChecks(c *Config) error {
 	c.Cluster.Join = splitCommas(c.Cluster.Join)
-	for _, address := range c.Cluster.Join {
-		if allowed, ok := loopbackAddress(address); !ok {
-			return l.values["quinto.join"].fail(fmt.Sprintf("%q cannot be used", address), allowed)
-		}
+	if err := l.wireChecks(c); err != nil {
+		return err
 	}
 	many, name := len(c.Cluster.Join) > 0, "quinto.join"
 	if !many && c.Cluster.Expect > 0 {

@@ -1,7 +1,6 @@
 package config
 
 import (
-	"net"
 	"strings"
 	"time"
 )
@@ -159,19 +158,4 @@ func oneOf(values ...string) func(string) (string, bool) {
 		}
 		return strings.Join(values[1:], ", ") + ", or empty", false
 	}
-}
-
-// loopbackAddress holds until the cluster port has TLS (design D14): its traffic is
-// plain, so it must not leave the machine.
-func loopbackAddress(text string) (string, bool) {
-	const allowed = "HOST:PORT on 127.0.0.1, ::1 or localhost, as traffic between nodes is not encrypted yet"
-	if text == "" {
-		return allowed, true
-	}
-	host, port, err := net.SplitHostPort(text)
-	if err != nil || port == "" {
-		return allowed, false
-	}
-	ip := net.ParseIP(host)
-	return allowed, host == "localhost" || ip != nil && ip.IsLoopback()
 }

@@ -16,7 +16,7 @@ var nodeName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$`)
 
 // quintoSettings are the settings that Kinto does not have.
 func quintoSettings() []Setting {
-	rows := append(clusterSettings(), limitSettings()...)
+	rows := append(append(clusterSettings(), wireSettings()...), limitSettings()...)
 	rows = append(rows, timeoutSettings()...)
 	return append(append(rows, raftSettings()...), storeSettings()...)
 }
@@ -25,9 +25,9 @@ func clusterSettings() []Setting {
 	return []Setting{
 		{Name: "quinto.data_dir", Default: "data", check: notEmpty, Doc: "Folder of everything that outlives the process.",
 			field: func(c *Config) any { return &c.Cluster.DataDir }},
-		{Name: "quinto.cluster", check: loopbackAddress, Doc: "HOST:PORT of the cluster port; needed with `quinto.join` or `quinto.expect`.",
+		{Name: "quinto.cluster", check: peerAddress, Doc: "HOST:PORT of the cluster port, as other nodes reach it; needed with `quinto.join` or `quinto.expect`.",
 			field: func(c *Config) any { return &c.Cluster.Address }},
-		{Name: "quinto.gossip", check: loopbackAddress, Doc: "HOST:PORT of discovery; needed with `quinto.join` or `quinto.expect`.",
+		{Name: "quinto.gossip", check: peerAddress, Doc: "HOST:PORT of discovery, as other nodes reach it; needed with `quinto.join` or `quinto.expect`.",
 			field: func(c *Config) any { return &c.Cluster.Gossip }},
 		{Name: "quinto.name", Doc: "The node's name, for ever; empty: made at the first start.",
 			check: func(text string) (string, bool) {
