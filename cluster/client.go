@@ -9,6 +9,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"quinto/fsm"
 )
 
 const (
@@ -80,7 +82,7 @@ func (c *client) call(ctx context.Context, name, addr string, kind callType, pay
 	}
 	id, answer := conn.register()
 	if answer == nil {
-		return nil, fmt.Errorf("%w: %w", errUnsent, errBroken)
+		return nil, fmt.Errorf("%w: %w", errUnsent, conn.refusal())
 	}
 	defer conn.forget(id)
 	f := encodeFrame(&frame{kind: kind, id: id, deadline: remaining(ctx), payload: payload})
@@ -318,13 +320,23 @@ func (c *client) close() {
 func (c *clientConn) register() (uint64, chan *frame) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.calls == nil {
+	if c.calls == nil || len(c.calls) >= MaxPendingCalls {
 		return 0, nil
 	}
 	c.next++
 	answer := make(chan *frame, 1)
 	c.calls[c.next] = answer
 	return c.next, answer
+}
+
+// refusal is why register gave no id.
+func (c *clientConn) refusal() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.calls == nil {
+		return errBroken
+	}
+	return fmt.Errorf("%w: %d calls wait for this peer", fsm.ErrOverloaded, len(c.calls))
 }
 
 func (c *clientConn) forget(id uint64) {

@@ -25,6 +25,8 @@ const (
 	MaxCallsBytes    = 96 << 20 // of the requests of calls served at a time
 	MaxQueued        = 8192     // transactions waiting for the proposer, unless configured
 	MaxQueuedBytes   = 64 << 20
+	MaxPendingCalls  = 8192     // calls of this node that wait for one peer's answer
+	MaxWaitingReads  = 16384    // reads of this node that wait for the leader's word
 	MaxAppendEntries = 32       // × the largest group (512 KiB) = 16 MiB per Raft message
 	LogCacheBytes    = 32 << 20 // entries kept in memory for followers
 )
@@ -43,7 +45,8 @@ const (
 	formTick        = 150 * time.Millisecond // pace of bootstrap and join
 	rejoinInterval  = 5 * time.Second        // gossip seeds are joined again: memberlist does not heal
 	leaveTimeout    = 500 * time.Millisecond
-	spaceInterval   = time.Second // free space is looked at
+	spaceInterval   = time.Second      // free space is looked at
+	changeTimeout   = 30 * time.Second // a change of membership, with a handover before it
 )
 
 // Config says who a node is and how it works. The zero value of everything but
@@ -97,8 +100,25 @@ type Config struct {
 	// PromoteAfter is how long a new node must keep up before it may vote.
 	PromoteAfter time.Duration
 	// StallTimeout is how long a log append or commit may be pending on the
-	// leader before it gives up its peers, so that they elect another.
-	StallTimeout time.Duration
+	// leader before it gives up its peers, so that they elect another. StallExit is
+	// how long it may be pending before the node is out of service for good.
+	StallTimeout, StallExit time.Duration
+
+	// ExchangeInterval is how often nodes ask each other how they are.
+	ExchangeInterval time.Duration
+	// StuckAfter is how long a follower that answers may get no entry of the log
+	// that it lacks before the leader raises an alarm and connects anew.
+	StuckAfter time.Duration
+	// ClockWarn is the difference of two clocks that is logged and shown. A node
+	// whose clock is further than ClockMax from those of a majority does not lead.
+	ClockWarn, ClockMax time.Duration
+	// RemoveDead lets the leader remove members by itself: one at a time, that have
+	// not answered for DeadAfter, as long as MinVoters voters are left.
+	RemoveDead bool
+	DeadAfter  time.Duration
+	MinVoters  int
+	// Recover opens a data directory whose recovery was begun; see Node.Recover.
+	Recover bool
 
 	// A snapshot is taken after SnapshotBytes or SnapshotEntries of log. Behind
 	// it at most TrailingEntries, about TrailingBytes, are kept for followers.
@@ -141,7 +161,14 @@ func (c Config) withDefaults() Config {
 	orDuration(&c.ForwardTimeout, 10*time.Second)
 	orDuration(&c.ApplyTimeout, 8*time.Second)
 	orDuration(&c.PromoteAfter, 5*time.Second)
-	orDuration(&c.StallTimeout, 5*time.Second)
+	orDuration(&c.StallTimeout, 4*time.Second) // and a tick, and the others' election
+	orDuration(&c.StallExit, time.Minute)
+	orDuration(&c.ExchangeInterval, time.Second)
+	orDuration(&c.StuckAfter, 10*time.Second)
+	orDuration(&c.ClockWarn, 5*time.Second)
+	orDuration(&c.ClockMax, time.Minute)
+	orDuration(&c.DeadAfter, 24*time.Hour)
+	c.MinVoters = max(c.MinVoters, leastVoters)
 	orDuration(&c.SnapshotInterval, time.Second)
 	c.SnapshotBytes = max(c.SnapshotBytes, 0)
 	if c.SnapshotBytes == 0 {

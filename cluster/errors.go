@@ -22,6 +22,15 @@ var (
 	// node that lost its disk has forgotten its votes: it must come back under a
 	// new name.
 	ErrNameTaken = errors.New("node name is taken by another data directory")
+	// ErrRemoved: this node was removed from its cluster, for ever. Its folder is of
+	// no more use.
+	ErrRemoved = errors.New("node was removed from its cluster")
+	// ErrRecovering: a recovery of this data directory was begun and not ended.
+	ErrRecovering = errors.New("recovery was interrupted")
+	// ErrQuorum: the change would leave the cluster without a living majority.
+	ErrQuorum = errors.New("no living majority would be left")
+	// ErrNoMember: the cluster has no member of that name.
+	ErrNoMember = errors.New("no such member")
 	// ErrRefused: a peer refused this node for another reason, in its words.
 	ErrRefused = errors.New("refused by the cluster")
 

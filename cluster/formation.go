@@ -70,7 +70,7 @@ func (n *Node) tryForm() (done bool, err error) {
 		if err = n.joinThrough(p); err == nil {
 			return true, nil
 		}
-		if errors.Is(err, ErrNameTaken) || errors.Is(err, ErrForeignCluster) || errors.Is(err, ErrDamaged) {
+		if errors.Is(err, ErrNameTaken) || errors.Is(err, ErrForeignCluster) || errors.Is(err, ErrDamaged) || errors.Is(err, ErrRemoved) {
 			return true, err
 		}
 	}
@@ -201,6 +201,8 @@ func (n *Node) callJoin(name, addr string) (*joinAnswer, error) {
 		return nil, fmt.Errorf("cluster: %w: %s", ErrNameTaken, f.payload)
 	case statusForeign:
 		return nil, fmt.Errorf("cluster: %w: %s", ErrForeignCluster, f.payload)
+	case statusRemoved:
+		return nil, fmt.Errorf("cluster: %w: %s", ErrRemoved, f.payload)
 	default:
 		return nil, fmt.Errorf("%w: %s", ErrRefused, f.payload)
 	}

@@ -40,6 +40,8 @@ func (n *Node) Forward(ctx context.Context, request []byte) ([]byte, error) {
 		}
 		f, err := n.client.call(ctx, l.name, l.addr, callForward, request)
 		switch {
+		case errors.Is(err, fsm.ErrOverloaded): // by this node's own bound
+			return err
 		case errors.Is(err, errUnsent):
 			return fmt.Errorf("%w: %w", fsm.ErrNotLeader, err)
 		case err != nil:

@@ -28,6 +28,7 @@ const (
 	callTerm      callType = 5  // this node's Raft term, now
 	callPropose   callType = 6  // a transaction of the administrator's, for the leader
 	callSettings  callType = 16 // marks of this node's settings, for the leader to compare
+	callMember    callType = 7  // a change of membership or leadership, for the leader
 )
 
 // callStatusCode is how a call ended. Numbers are for ever.
@@ -42,6 +43,9 @@ const (
 	statusUnknown    callStatusCode = 5 // a call type that the peer does not know
 	statusNameTaken  callStatusCode = 6
 	statusForeign    callStatusCode = 7
+	statusRemoved    callStatusCode = 8  // the caller was removed from the cluster
+	statusQuorum     callStatusCode = 9  // refused: no living majority would be left
+	statusNoMember   callStatusCode = 10 // refused: nobody has that name
 )
 
 type frame struct {

@@ -123,6 +123,7 @@ func (n *Node) WriteError() error { return n.health.writes() }
 func (n *Node) watch() {
 	tick := time.NewTicker(watchTick)
 	defer tick.Stop()
+	hung := time.Now()
 	var space error
 	var looked, handed time.Time
 	for {
@@ -147,8 +148,19 @@ func (n *Node) watch() {
 		if refusal == nil {
 			refusal = n.cfg.Events.trouble()
 		}
-		n.judge(refusal, n.stall())
-		if refusal != nil && n.IsLeader() && time.Since(handed) > handOverPause {
+		stalled := n.stall()
+		if stalled == nil {
+			hung = time.Now()
+		} else if time.Since(hung) > n.cfg.StallExit-n.cfg.StallTimeout {
+			n.halt(fmt.Errorf("%w; the disk does not come back", stalled))
+			return
+		}
+		own := refusal
+		if refusal == nil {
+			refusal = n.roomOfPeers()
+		}
+		n.judge(refusal, stalled)
+		if refusal = own; refusal != nil && n.IsLeader() && time.Since(handed) > handOverPause {
 			handed = time.Now()
 			n.goRun(func() { n.giveUp("no space", refusal) })
 		}

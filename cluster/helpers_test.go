@@ -79,7 +79,19 @@ func testConfig(t testing.TB, name string) Config {
 
 // tryNode opens and starts a node; the handler echoes.
 func tryNode(t testing.TB, c Config) (*testNode, error) {
-	n := &testNode{cfg: c, net: newFaultNet()}
+	n, err := openNode(&c)
+	if err != nil {
+		return nil, err
+	}
+	if err = n.Start(); err != nil {
+		return nil, errors.Join(err, n.store.Close())
+	}
+	return n, nil
+}
+
+// openNode is tryNode without the start.
+func openNode(c *Config) (*testNode, error) {
+	n := &testNode{cfg: *c, net: newFaultNet()}
 	c.Dial = n.net.dial
 	c.Events = new(StoreEvents)
 	o := store.Options{Dir: filepath.Join(c.DataDir, "state"), OnEvent: c.Events.On}
@@ -93,15 +105,12 @@ func tryNode(t testing.TB, c Config) (*testNode, error) {
 	if n.fsm, err = fsm.Open(n.store); err != nil {
 		return nil, errors.Join(err, n.store.Close())
 	}
-	if n.Node, err = Open(c, n.fsm, n.store); err != nil {
+	if n.Node, err = Open(*c, n.fsm, n.store); err != nil {
 		return nil, errors.Join(err, n.store.Close())
 	}
 	n.Handle(func(_ context.Context, request []byte) []byte {
-		return append([]byte(c.Name+":"), request...)
+		return append([]byte(n.cfg.Name+":"), request...)
 	})
-	if err = n.Start(); err != nil {
-		return nil, errors.Join(err, n.store.Close())
-	}
 	return n, nil
 }
 

@@ -58,6 +58,11 @@ type identityData struct {
 	Stage     string    `json:"stage"`
 	Bootstrap []founder `json:"bootstrap,omitempty"`
 	LogStore  string    `json:"log_store,omitempty"` // empty: LogBolt
+	// Recovering: this node became the only voter, and its former peers are not yet
+	// noted as removed.
+	Recovering bool `json:"recovering,omitempty"`
+	// Removed: the cluster has removed this directory.
+	Removed bool `json:"removed,omitempty"`
 }
 
 // identity is who this data directory is; changes are on disk before they are

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/hashicorp/raft"
 
@@ -102,6 +101,8 @@ func joinStatus(err error) (callStatusCode, []byte) {
 		return statusNameTaken, text(ErrNameTaken)
 	case errors.Is(err, ErrForeignCluster):
 		return statusForeign, text(ErrForeignCluster)
+	case errors.Is(err, ErrRemoved):
+		return statusRemoved, text(ErrRemoved)
 	default:
 		return statusRefused, text(ErrRefused)
 	}
@@ -114,6 +115,9 @@ func (n *Node) checkJoin(r *joinRequest) error {
 	}
 	if err := n.cfg.checkAddr(r.Addr); err != nil {
 		return err
+	}
+	if n.removed(r.ID) {
+		return fmt.Errorf("%w: empty the folder and join under a new name", ErrRemoved)
 	}
 	if own := n.clusterID(); r.Cluster != "" && own != "" && r.Cluster != own {
 		return fmt.Errorf("%w: it is of cluster %s, this is %s", ErrForeignCluster, r.Cluster, own)
@@ -173,34 +177,4 @@ func (n *Node) addServer(r *joinRequest) error {
 	}
 	n.log.Info("admitting", "node", r.Name, "address", r.Addr)
 	return n.raft.AddNonvoter(id, addr, 0, callTimeout).Error()
-}
-
-// promote gives a vote to non-voters that have kept up for PromoteAfter; kept
-// remembers since when they do.
-func (n *Node) promote(kept map[string]time.Time) {
-	for _, s := range n.servers() {
-		name := string(s.ID)
-		if s.Suffrage == raft.Voter {
-			delete(kept, name)
-			continue
-		}
-		commit := n.raft.CommitIndex()
-		st, err := n.askStatus(n.ctx, name, n.peerAddr(name, string(s.Address)))
-		if err != nil || st.Applied+promoteLag < commit {
-			delete(kept, name)
-			continue
-		}
-		if _, ok := kept[name]; !ok {
-			kept[name] = time.Now()
-		}
-		if time.Since(kept[name]) < n.cfg.PromoteAfter {
-			continue
-		}
-		if err := n.raft.AddVoter(s.ID, s.Address, 0, callTimeout).Error(); err != nil {
-			n.log.Warn("cannot promote", "node", name, "error", err)
-			continue
-		}
-		n.log.Info("promoted to voter", "node", name)
-		delete(kept, name)
-	}
 }

@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -13,9 +14,6 @@ import (
 	"quinto/fsm"
 )
 
-// nodeSetting prefixes the replicated settings that tie names to node ids.
-const nodeSetting = "node/"
-
 const leaderTick = 200 * time.Millisecond // leadership is looked at, even without a signal
 
 // term is a term in which this node leads and has applied an empty command of
@@ -24,6 +22,7 @@ type term struct {
 	number  uint64
 	cluster string
 	lost    chan struct{} // closed when the term is over
+	handed  atomic.Bool   // leadership was given up once because a follower is stuck
 }
 
 // leadership is the level, not the edge: what raft's channels signal is only a
@@ -122,15 +121,16 @@ func (n *Node) watchLeadership(notify <-chan bool) {
 
 func (n *Node) checkLeadership() {
 	t := n.lead.now.Load()
-	leads := n.raft.State() == raft.Leader && !n.health.out()
+	leads := n.raft.State() == raft.Leader && !n.health.out() && n.clockError() == nil
 	if t != nil && (!leads || n.raft.CurrentTerm() != t.number) {
 		n.log.Info("leadership lost", "term", t.number)
 		n.lead.set(nil)
 		t = nil
 	}
 	if n.raft.State() == raft.Leader && !leads && !n.mux.cut() {
-		n.giveUp("out of service", n.health.fault())
-		if n.voters() > 1 && n.raft.State() == raft.Leader {
+		fault := n.health.fault()
+		n.giveUp("out of service", errors.Join(fault, n.clockError()))
+		if fault != nil && n.voters() > 1 && n.raft.State() == raft.Leader {
 			n.mux.sever(true) // nobody took over: silence lets them elect
 		}
 	}
@@ -146,6 +146,12 @@ func (n *Node) checkLeadership() {
 // a fresh cluster that command carries the id of the cluster.
 func (n *Node) establish() error {
 	number := n.raft.CurrentTerm()
+	if !n.heardMajority() { // its clock may be wrong
+		n.exchange()
+		if err := n.clockError(); err != nil {
+			return err
+		}
+	}
 	id, err := n.leaderClusterID()
 	if err != nil {
 		return err
@@ -187,12 +193,31 @@ func (n *Node) giveUp(why string, err error) {
 	if n.voters() < 2 {
 		return
 	}
-	if err := n.raft.LeadershipTransfer().Error(); err != nil {
+	if err := n.handOver(); err != nil {
 		n.log.Warn("leadership transfer failed", "error", err)
 	}
 }
 
-// TransferLeadership hands leadership to the follower that is furthest, tried
+// handOver hands leadership to the best voter that is known to be well, else to
+// the one that Raft knows to be furthest.
+func (n *Node) handOver() error {
+	if s, ok := n.successor(); ok {
+		if err := n.handTo(s); err == nil || n.raft.State() != raft.Leader {
+			return err
+		}
+	}
+	return n.raft.LeadershipTransfer().Error()
+}
+
+// handTo hands leadership to s.
+func (n *Node) handTo(s raft.Server) error {
+	n.log.Info("handing leadership over", "to", s.ID)
+	err := n.raft.LeadershipTransferToServer(s.ID, s.Address).Error()
+	n.lead.poke()
+	return err
+}
+
+// TransferLeadership hands leadership to the best follower, tried
 // twice: under load the first try may time out. fsm.ErrNotLeader when this node
 // does not lead. A single voter keeps it and returns an error.
 func (n *Node) TransferLeadership(reason string) error {
@@ -203,7 +228,7 @@ func (n *Node) TransferLeadership(reason string) error {
 		return fmt.Errorf("cluster: %w: no other voter", fsm.ErrNoLeader)
 	}
 	n.log.Info("handing leadership over", "reason", reason)
-	err := n.raft.LeadershipTransfer().Error()
+	err := n.handOver()
 	if err != nil && n.raft.State() == raft.Leader {
 		err = n.raft.LeadershipTransfer().Error()
 	}
@@ -226,6 +251,7 @@ func (n *Node) leaderChores() {
 		case <-n.ctx.Done():
 			return
 		}
+		n.checkRemoved()
 		t := n.lead.now.Load()
 		if t == nil {
 			clear(kept)
@@ -236,6 +262,7 @@ func (n *Node) leaderChores() {
 			continue
 		}
 		n.promote(kept)
+		n.autopilot()
 	}
 }
 
@@ -246,6 +273,11 @@ func (n *Node) recordFacts() error {
 		return err
 	}
 	defer v.Close()
+	ctx, cancel := context.WithTimeout(n.ctx, callTimeout)
+	defer cancel()
+	if err := n.endRemovals(ctx, v); err != nil {
+		return err
+	}
 	var ops []fsm.Op
 	if v.FeatureLevel() == 0 {
 		ops = append(ops, fsm.Op{Type: fsm.OpSetFeatureLevel, Level: fsm.FeatureLevel1})
@@ -263,8 +295,6 @@ func (n *Node) recordFacts() error {
 	if err := n.checkOwnAddress(); err != nil || len(ops) == 0 {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(n.ctx, callTimeout)
-	defer cancel()
 	_, err = n.Propose(ctx, fsm.Txn{Now: n.Now(), Ops: ops})
 	return err
 }

@@ -25,6 +25,8 @@ func (n *Node) admitPeer(ch channel, h *hello) byte {
 		return refuseMisrouted
 	case h.Cluster != "" && own != "" && h.Cluster != own:
 		return refuseCluster
+	case n.removed(h.ID):
+		return refuseRemoved
 	case ch == channelRPC:
 		return welcome
 	case ch != channelRaft:
@@ -89,8 +91,8 @@ func (n *Node) gossipLoop() {
 	quick := time.NewTicker(formTick)
 	defer quick.Stop()
 	for {
-		if len(n.gossip.peers())+1 < max(len(n.servers()), n.cfg.Expect, min(len(n.cfg.Join)+1, 2)) {
-			n.gossip.join(n.cfg.Join)
+		if len(n.gossip.peers())+1 < max(n.cfg.Expect, min(len(n.cfg.Join)+1, 2)) || n.gossipLacks() {
+			n.gossip.join(append(n.table.gossipAddrs(), n.cfg.Join...))
 		}
 		next := tick.C
 		if n.ident.get().Stage == stageNew {
@@ -102,6 +104,17 @@ func (n *Node) gossipLoop() {
 			return
 		}
 	}
+}
+
+// gossipLacks reports whether gossip does not hear of a member. Its gossip address
+// may still be known: members tell it on the cluster port too.
+func (n *Node) gossipLacks() bool {
+	for _, s := range n.servers() {
+		if _, ok := n.gossip.peer(string(s.ID)); !ok && string(s.ID) != n.cfg.Name {
+			return true
+		}
+	}
+	return false
 }
 
 // noteCluster keeps the cluster id in the identity and in gossip.

@@ -48,6 +48,7 @@ const (
 	refuseOutService byte = 5
 	refuseName       byte = 6 // the certificate is of another node than the hello says
 	refuseStranger   byte = 7 // a good certificate, but no member's
+	refuseRemoved    byte = 8 // the dialler was removed from the cluster
 )
 
 // MaxGreeting bounds the accepted connections that have not said yet who they are.
@@ -62,6 +63,7 @@ var refusals = map[byte]error{
 	refuseOutService: errors.New("peer is out of service"),
 	refuseName:       errors.New("certificate of another node"),
 	refuseStranger:   errors.New("not a member"),
+	refuseRemoved:    ErrRemoved,
 }
 
 // hello is who a connection comes from and goes to.
@@ -131,6 +133,7 @@ type mux struct {
 	self  func(to string) *hello           // what this node says of itself
 	admit func(ch channel, h *hello) byte  // welcome or a refusal
 	serve func(conn net.Conn, peer *hello) // the rpc channel
+	gone  func(peer string)                // a peer says that this node was removed; nil: ignored
 	ln    net.Listener
 	raft  chan net.Conn // accepted on the raft channel
 
@@ -318,6 +321,9 @@ func (m *mux) dial(ctx context.Context, ch channel, name, addr string) (net.Conn
 	}
 	if err == nil {
 		_, err = io.ReadFull(c, answer[:])
+	}
+	if err == nil && answer[0] == refuseRemoved && m.gone != nil {
+		m.gone(name)
 	}
 	if err == nil && answer[0] != welcome {
 		if err = refusals[answer[0]]; err == nil {

@@ -19,6 +19,7 @@ import (
 
 const (
 	shutdownWait  = 10 * time.Second // Shutdown without a deadline
+	closeWait     = 10 * time.Second // Raft and its log, beyond that deadline: a disk may hang
 	raftPoolConns = 3                // idle connections per peer on the raft channel
 	identityTick  = 200 * time.Millisecond
 )
@@ -46,6 +47,8 @@ type Node struct {
 
 	lead     *leadership
 	prop     *proposer
+	table    *peerTable
+	pilot    pilot
 	reads    rounds[uint64]
 	confirms rounds[confirmed]
 	health   *health
@@ -74,7 +77,7 @@ func Open(cfg Config, f *fsm.FSM, st *store.Store) (*Node, error) {
 	if err := cfg.validate(); err != nil {
 		return nil, err
 	}
-	n := &Node{cfg: cfg, log: cfg.Logger.Named("cluster"), fsm: f, store: st, lead: newLeadership(), health: newHealth(), renewed: make(chan struct{}, 1)}
+	n := &Node{cfg: cfg, log: cfg.Logger.Named("cluster"), fsm: f, store: st, lead: newLeadership(), health: newHealth(), table: newPeerTable(), renewed: make(chan struct{}, 1)}
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	n.prop = newProposer(n)
 	n.reads.run, n.confirms.run = n.readRound, n.confirmRound
@@ -112,6 +115,12 @@ func (n *Node) checkState() error {
 	d := n.ident.get()
 	if !existing && d.Stage == stageMember {
 		return fmt.Errorf("cluster: %w: the Raft log of a member is gone; empty the directory and join under a new name", ErrDamaged)
+	}
+	if d.Removed || n.removed(d.ID) {
+		return fmt.Errorf("cluster: %w; empty the folder and join under a new name", ErrRemoved)
+	}
+	if d.Recovering && !n.cfg.Recover {
+		return fmt.Errorf("cluster: %w: run `quinto cluster recover` again", ErrRecovering)
 	}
 	last, err := n.logs.LastIndex()
 	if err != nil {
@@ -152,7 +161,7 @@ func (n *Node) Start() error {
 	n.server = &server{ctx: n.ctx, member: n.isPeer, handlers: map[callType]callHandler{
 		callForward: n.serveForward, callReadIndex: n.serveReadIndex,
 		callJoin: n.serveJoin, callStatus: n.serveStatus, callTerm: n.serveTerm,
-		callPropose: n.servePropose, callSettings: n.serveSettings,
+		callPropose: n.servePropose, callSettings: n.serveSettings, callMember: n.serveChange,
 	}}
 	n.client = newClient(func(ctx context.Context, name, addr string) (net.Conn, error) {
 		return n.mux.dial(ctx, channelRPC, name, addr)
@@ -167,7 +176,7 @@ func (n *Node) Start() error {
 		return errors.Join(err, n.abandon())
 	}
 	// Raft dials as soon as it is made.
-	n.mux.self, n.mux.admit, n.mux.serve = n.hello, n.admitPeer, n.server.serve
+	n.mux.self, n.mux.admit, n.mux.serve, n.mux.gone = n.hello, n.admitPeer, n.server.serve, n.toldRemoved
 	notify := make(chan bool, 16)
 	if err := n.startRaft(notify); err != nil {
 		return errors.Join(err, n.gossip.leave(), n.abandon())
@@ -177,6 +186,7 @@ func (n *Node) Start() error {
 	n.watchLeadership(notify)
 	for _, loop := range []func(){
 		n.prop.run, n.observeLeader, n.leaderChores, n.snapshotLoop, n.watch, n.gossipLoop, n.identityLoop, n.catchUp, n.compareSettings,
+		n.exchangeLoop, n.watchHeartbeats,
 		func() { n.join(d.Stage) },
 	} {
 		n.goRun(loop)
@@ -360,10 +370,24 @@ func (n *Node) shutdown(ctx context.Context) error {
 		n.reads.close()
 		n.confirms.close()
 	})
-	errs = append(errs, n.raft.Shutdown().Error(), n.mux.close())
-	n.await(ctx, n.server.wg.Wait)
-	return errors.Join(append(errs, n.closeLog())...)
+	stopped := make(chan error, 1)
+	closing, end := context.WithTimeout(context.Background(), closeWait)
+	defer end()
+	n.await(closing, func() {
+		errs := []error{n.raft.Shutdown().Error(), n.mux.close()}
+		n.server.wg.Wait()
+		stopped <- errors.Join(append(errs, n.closeLog())...)
+	})
+	select {
+	case err := <-stopped:
+		errs = append(errs, err)
+	default: // a hung disk: the end of the process closes the rest
+		errs = append(errs, errHung)
+	}
+	return errors.Join(errs...)
 }
+
+var errHung = errors.New("cluster: stopped without closing the log: the disk does not answer")
 
 // await runs f, but not beyond ctx: a hung disk must not hang the exit.
 func (n *Node) await(ctx context.Context, f func()) {

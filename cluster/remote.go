@@ -42,6 +42,8 @@ func (n *Node) ProposeAnywhere(ctx context.Context, t fsm.Txn) (Outcome, error) 
 		}
 		f, err := n.client.call(ctx, l.name, l.addr, callPropose, payload)
 		switch {
+		case errors.Is(err, fsm.ErrOverloaded): // by this node's own bound
+			return err
 		case errors.Is(err, errUnsent):
 			return fmt.Errorf("%w: %w", fsm.ErrNotLeader, err)
 		case err != nil:

@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"fmt"
 	"sync"
 
 	"quinto/fsm"
@@ -15,6 +16,7 @@ type rounds[T any] struct {
 
 	mu      sync.Mutex
 	next    *round[T]
+	waiting int // in all rounds
 	running bool
 	closed  bool
 	wg      sync.WaitGroup
@@ -34,6 +36,11 @@ func (b *rounds[T]) do(ctx context.Context) (T, error) {
 		b.mu.Unlock()
 		return none, fsm.ErrClosed
 	}
+	if b.waiting >= MaxWaitingReads {
+		b.mu.Unlock()
+		return none, fmt.Errorf("%w: %d reads wait for the leader", fsm.ErrOverloaded, MaxWaitingReads)
+	}
+	b.waiting++
 	if b.next == nil {
 		b.next = &round[T]{done: make(chan struct{})}
 	}
@@ -43,12 +50,19 @@ func (b *rounds[T]) do(ctx context.Context) (T, error) {
 		b.wg.Go(b.loop)
 	}
 	b.mu.Unlock()
+	defer b.left()
 	select {
 	case <-r.done:
 		return r.value, r.err
 	case <-ctx.Done():
 		return none, ctx.Err()
 	}
+}
+
+func (b *rounds[T]) left() {
+	b.mu.Lock()
+	b.waiting--
+	b.mu.Unlock()
 }
 
 // close lets the rounds under way end and starts no more.

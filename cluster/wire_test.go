@@ -46,7 +46,9 @@ func TestFormatsDoNotChange(t *testing.T) {
 		{"metadata", (&peerMeta{ID: "u1", Addr: "a:1", HTTP: "h:1", Cluster: "c1", Expect: 3, Empty: true, Proposal: 9}).encode()},
 		{"join", (&joinRequest{Name: "n1", ID: "u1", Addr: "a:1", Cluster: "c1", Level: 1, Empty: true}).encode()},
 		{"join answer", (&joinAnswer{Cluster: "c1", Leader: "n1", LeaderAddr: "a:1", Founders: []founder{{"n1", "u1", "a:1"}}}).encode()},
-		{"status", (&nodeStatus{Name: "n1", ID: "u1", HTTP: "h:1", Addr: "a:1", Term: 2, Revision: 3, Applied: 4, Ready: true}).encode()},
+		{"status", (&nodeStatus{Name: "n1", ID: "u1", HTTP: "h:1", Addr: "a:1", Term: 2, Revision: 3, Applied: 4, Ready: true,
+			Clock: 5, LastIndex: 6, Received: 7, Unpacking: true, Writable: true, Gossip: "g:1", Alarms: []alarm{{"n2", "stuck"}}}).encode()},
+		{"change", (&Change{Action: ActionRemove, Name: "n3", Force: true}).encode()},
 		{"log checksum", checksum},
 		{"stable value", stable.v},
 		{"identity", id},
@@ -86,6 +88,14 @@ func TestMessagesSurviveTheWire(t *testing.T) {
 	}
 	a := &joinAnswer{Cluster: "c", Leader: "l", LeaderAddr: "x", Founders: []founder{{"n", "i", "a"}}}
 	if got, err := decodeJoinAnswer(a.encode()); err != nil || !reflect.DeepEqual(got, a) {
+		t.Errorf("%+v %v", got, err)
+	}
+	s := &nodeStatus{Name: "n", Ready: true, Clock: 5, Gossip: "g", Alarms: []alarm{{"a", "b"}}}
+	if got, err := decodeStatus(s.encode()); err != nil || !reflect.DeepEqual(got, s) {
+		t.Errorf("%+v %v", got, err)
+	}
+	c := &Change{Action: ActionDemote, Name: "n", Force: true}
+	if got, err := decodeChange(c.encode()); err != nil || *got != *c {
 		t.Errorf("%+v %v", got, err)
 	}
 	// An older node sends fewer fields, a newer one more.
@@ -372,6 +382,7 @@ func FuzzMessages(f *testing.F) {
 		_, _ = decodeJoinRequest(b)
 		_, _ = decodeJoinAnswer(b)
 		_, _ = decodeStatus(b)
+		_, _ = decodeChange(b)
 		_, _ = decodeMeta("n", b)
 		_, _ = decodeIdentity(b)
 	})

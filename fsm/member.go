@@ -10,6 +10,8 @@ type Member struct {
 	Revision Revision `json:"revision"` // applied there; 0 when it did not answer
 	Lag      uint64   `json:"lag"`      // revisions behind the leader
 	Ready    bool     `json:"ready"`    // serves linearizable reads now
+	// Alarms are what this node, or the leader of it, finds wrong, in words.
+	Alarms []string `json:"alarms,omitempty"`
 }
 
 // Level is how fresh a read must be.

@@ -163,6 +163,7 @@ func (k *snapshotSink) Write(p []byte) (int, error) {
 	// A file may modify the slice it is given, a writer must not.
 	n, err := k.file.Write(append([]byte(nil), p...))
 	k.meta.Size += int64(n)
+	k.s.received.Add(uint64(n))
 	if err != nil {
 		return n, fmt.Errorf("store: receive snapshot: %w", err)
 	}

@@ -28,6 +28,7 @@ type Store struct {
 	closing  chan struct{} // closed by Close
 	stop     sync.Once     // closes closing
 	broken   atomic.Bool   // see ErrBroken
+	received atomic.Uint64 // bytes of snapshots from other nodes
 
 	// Order of the locks: installMu, commitMu, mu.
 	installMu sync.Mutex // one Install at a time
@@ -258,6 +259,15 @@ func (s *Store) breakWith(err error) error {
 }
 
 func (s *Store) path(name string) string { return s.fs.PathJoin(s.dir, name) }
+
+// Receiving tells how many bytes of snapshots from other nodes have come since
+// Open, and whether one is being unpacked: a node whose log does not move may be at
+// work on one.
+func (s *Store) Receiving() (received uint64, unpacking bool) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.received.Load(), len(s.pending) > 0
+}
 
 // Stats are figures for metrics and health checks.
 type Stats struct {
