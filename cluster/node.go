@@ -158,7 +158,7 @@ func (n *Node) checkState() error {
 // finding the others, goes on in the background: see WaitReady and Failed.
 func (n *Node) Start() error {
 	n.started = time.Now()
-	n.server = &server{ctx: n.ctx, member: n.isPeer, handlers: map[callType]callHandler{
+	n.server = &server{ctx: n.ctx, member: n.isPeer, next: make(chan func()), handlers: map[callType]callHandler{
 		callForward: n.serveForward, callReadIndex: n.serveReadIndex,
 		callJoin: n.serveJoin, callStatus: n.serveStatus, callTerm: n.serveTerm,
 		callPropose: n.servePropose, callSettings: n.serveSettings, callMember: n.serveChange,

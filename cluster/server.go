@@ -16,6 +16,9 @@ type callHandler func(ctx context.Context, payload []byte) (callStatusCode, []by
 // maxCallTime bounds a call, whatever deadline its caller names.
 const maxCallTime = time.Minute
 
+// maxWaiting bounds the goroutines that wait for a call; each has some KiB of stack.
+const maxWaiting = 128
+
 // server answers calls on the rpc channel, a bounded number at a time.
 type server struct {
 	ctx      context.Context
@@ -26,6 +29,12 @@ type server struct {
 	calls atomic.Int64
 	bytes atomic.Int64
 	wg    sync.WaitGroup
+
+	// next is where goroutines that have served a call wait for another one: their
+	// stacks are grown already, which for a write costs as much as its hash. nil:
+	// none waits.
+	next    chan func()
+	waiting atomic.Int64
 }
 
 // serve reads calls from conn until it ends.
@@ -74,7 +83,7 @@ func (s *server) accept(ctx context.Context, h callHandler, f *frame, out chan<-
 		answer(statusOverloaded, nil)
 		return
 	}
-	s.wg.Go(func() {
+	s.run(func() {
 		defer s.calls.Add(-1)
 		defer s.bytes.Add(-size)
 		ctx, cancel := context.WithTimeout(ctx, min(time.Duration(f.deadline)*time.Millisecond, maxCallTime))
@@ -85,6 +94,35 @@ func (s *server) accept(ctx context.Context, h callHandler, f *frame, out chan<-
 		}
 		answer(status, payload)
 	})
+}
+
+// run calls f in a goroutine that waits for work, or in a new one.
+func (s *server) run(f func()) {
+	select {
+	case s.next <- f:
+	default:
+		s.wg.Go(func() { s.work(f) })
+	}
+}
+
+// work calls f and then what comes next, until the node ends or enough others wait.
+func (s *server) work(f func()) {
+	for {
+		f()
+		if s.next == nil {
+			return
+		}
+		if s.waiting.Add(1) > maxWaiting {
+			s.waiting.Add(-1)
+			return
+		}
+		select {
+		case f = <-s.next:
+			s.waiting.Add(-1)
+		case <-s.ctx.Done():
+			return
+		}
+	}
 }
 
 // drain waits until no call is served or ctx ends.

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"sort"
 
 	"github.com/cespare/xxhash/v2"
@@ -44,24 +45,25 @@ func Bump(list, now, wish Timestamp, hasWish, exact bool) (object, newList Times
 	}
 }
 
-// applier performs the transactions of some entries on one indexed batch, so
+// applier performs the transactions of some entries on one batch of writes, so
 // that each sees the effects of those before it and all reach the store at
 // once, with the applied index.
 type applier struct {
-	batch *pebble.Batch
-	meta  meta
-	lists map[Path]*ListInfo  // read or changed in this batch; written by finish
-	known map[Path]indexEntry // index rows as the batch leaves them: compares of one group repeat
-	since map[string]Revision // the same for memberships
-	hot   *hot                // rows of the state before the batch
+	writes *writes
+	meta   meta
+	lists  map[Path]*ListInfo  // read or changed in this batch; written by finish
+	known  map[Path]indexEntry // index rows as the batch leaves them: compares of one group repeat
+	since  map[string]Revision // the same for memberships
+	hot    *hot                // rows of the state before the batch
+	seen   *seen
 
 	before  Revision            // of the state before the transaction at hand
 	touched map[string]struct{} // principals whose memberships changed
 	forget  bool                // rows vanished by range
 }
 
-func newApplier(db *pebble.DB, m meta, h *hot) *applier {
-	return &applier{batch: db.NewIndexedBatch(), meta: m, hot: h, lists: map[Path]*ListInfo{},
+func newApplier(w *writes, m meta, h *hot, s *seen) *applier {
+	return &applier{writes: w, meta: m, hot: h, seen: s, lists: map[Path]*ListInfo{},
 		known: map[Path]indexEntry{}, since: map[string]Revision{}, touched: map[string]struct{}{}}
 }
 
@@ -111,7 +113,7 @@ func digest(b []byte, r *Result) []byte {
 
 func (a *applier) txn(t *Txn) (Result, error) {
 	a.meta.Clock = max(a.meta.Clock, t.Now)
-	if len(t.RequestID) > 0 {
+	if len(t.RequestID) > 0 && !a.seen.fresh(&a.meta, t.RequestID) {
 		v, found, err := a.get(key(spaceRequest, string(t.RequestID)))
 		if err != nil {
 			return Result{}, err
@@ -200,7 +202,7 @@ func (a *applier) op(t *Txn, i int) (Object, error) {
 		return Object{}, nil
 	case OpSetSetting:
 		if o.Value == nil {
-			return Object{}, a.batch.Delete(key(spaceSetting, o.Name), nil)
+			return Object{}, a.writes.delete(key(spaceSetting, o.Name))
 		}
 		return Object{}, a.set(key(spaceSetting, o.Name), o.Value)
 	default:
@@ -224,6 +226,7 @@ func (a *applier) remember(t *Txn, r *Result) error {
 	if err := errors.Join(a.set(key(spaceRequest, string(t.RequestID)), v), a.set(keyNumber(spaceRequests, a.meta.RequestNext), order)); err != nil {
 		return err
 	}
+	a.seen.add(&a.meta, t.RequestID)
 	a.meta.RequestNext++
 	a.meta.RequestBytes += uint64(len(v))
 	for n := 0; n < evictPerTxn; n++ {
@@ -249,7 +252,7 @@ func (a *applier) evict() (done bool, err error) {
 	if !full && Timestamp(binary.BigEndian.Uint64(v))+RequestWindow > m.Clock {
 		return true, nil
 	}
-	err = errors.Join(a.batch.Delete(key(spaceRequest, string(v[16:])), nil), a.batch.Delete(keyNumber(spaceRequests, m.RequestFirst), nil))
+	err = errors.Join(a.writes.delete(key(spaceRequest, string(v[16:]))), a.writes.delete(keyNumber(spaceRequests, m.RequestFirst)))
 	m.RequestFirst++
 	m.RequestBytes -= min(m.RequestBytes, binary.BigEndian.Uint64(v[8:]))
 	return false, err
@@ -278,12 +281,17 @@ func (a *applier) finish(appliedKey []byte) error {
 		a.set(appliedKey, binary.BigEndian.AppendUint64(nil, m.Index)))
 }
 
-func (a *applier) set(k, v []byte) error { return a.batch.Set(k, v, nil) }
+func (a *applier) set(k, v []byte) error { return a.writes.set(k, v) }
 
-func (a *applier) get(k []byte) ([]byte, bool, error) { return readCopy(a.batch, k) }
+func (a *applier) get(k []byte) ([]byte, bool, error) { return readCopy(a.writes, k) }
+
+// getter reads a row: the store, a snapshot of it, or the writes on their way.
+type getter interface {
+	Get(k []byte) ([]byte, io.Closer, error)
+}
 
 // readCopy reads k and copies the value out of the store's memory.
-func readCopy(r pebble.Reader, k []byte) ([]byte, bool, error) {
+func readCopy(r getter, k []byte) ([]byte, bool, error) {
 	v, closer, err := r.Get(k)
 	if errors.Is(err, pebble.ErrNotFound) {
 		return nil, false, nil
@@ -303,12 +311,12 @@ func (a *applier) index(p Path) (indexEntry, bool, error) {
 		a.known[p] = e
 		return e, e.Revision != 0, nil
 	}
-	e, found, err := readIndex(a.batch, p)
+	e, found, err := readIndex(a.writes, p)
 	a.known[p] = e
 	return e, found, err
 }
 
-func readIndex(r pebble.Reader, p Path) (indexEntry, bool, error) {
+func readIndex(r getter, p Path) (indexEntry, bool, error) {
 	v, closer, err := r.Get(indexKey(p))
 	if errors.Is(err, pebble.ErrNotFound) {
 		return indexEntry{}, false, nil

@@ -148,7 +148,7 @@ func (a *applier) dropEntries(op *Op) error {
 		l.Count--
 		gone = true
 		a.known[p] = indexEntry{}
-		if err := a.batch.Delete(indexKey(p), nil); err != nil {
+		if err := a.writes.delete(indexKey(p)); err != nil {
 			return err
 		}
 	}
@@ -200,9 +200,9 @@ func (a *applier) release(of *Ref) error {
 	if h.count--; h.count > 0 {
 		return a.set(k, encodeHold(h))
 	}
-	err = a.batch.Delete(k, nil)
+	err = a.writes.delete(k)
 	if h.letGo {
-		err = errors.Join(err, a.batch.Delete(versionKey(of.Path, of.Revision), nil))
+		err = errors.Join(err, a.writes.delete(versionKey(of.Path, of.Revision)))
 	}
 	return err
 }
@@ -218,7 +218,7 @@ func (a *applier) letGo(p Path, r Revision) error {
 		h.letGo = true
 		return a.set(holdKey(p, r), encodeHold(h))
 	}
-	return a.batch.Delete(versionKey(p, r), nil)
+	return a.writes.delete(versionKey(p, r))
 }
 
 // clearHolds is told that everything under root vanishes. With a root object its
@@ -235,13 +235,13 @@ func (a *applier) clearHolds(root Path) error {
 			return a.saveLive(p, r)
 		})
 	}
-	err := a.batch.DeleteRange(start, end, nil) // of their versions, those let go fall to trimOlder
+	err := a.writes.deleteRange(start, end) // of their versions, those let go fall to trimOlder
 	start = listPrefix(spaceHold, root)
 	return errors.Join(err, a.each(start, prefixEnd(start), func(k, v []byte) error {
 		var h hold
-		err := errors.Join(decodeHold(v, &h), a.batch.Delete(k, nil))
+		err := errors.Join(decodeHold(v, &h), a.writes.delete(k))
 		if h.letGo {
-			err = errors.Join(err, a.batch.Delete(versionKey(root, Revision(binary.BigEndian.Uint64(k[len(k)-8:]))), nil))
+			err = errors.Join(err, a.writes.delete(versionKey(root, Revision(binary.BigEndian.Uint64(k[len(k)-8:])))))
 		}
 		return err
 	}))
@@ -249,7 +249,7 @@ func (a *applier) clearHolds(root Path) error {
 
 // saveLive writes the version of the live body at p, if it is that of r.
 func (a *applier) saveLive(p Path, r Revision) error {
-	at, found, err := readIndex(a.batch, p)
+	at, found, err := readIndex(a.writes, p)
 	if err != nil || !found || at.Revision != r || at.Deleted {
 		return err
 	}

@@ -3,8 +3,6 @@ package fsm
 import (
 	"errors"
 	"strings"
-
-	"github.com/cockroachdb/pebble/v2"
 )
 
 // flush removes every object, tombstone, list and membership, of any number, in
@@ -29,11 +27,11 @@ func (a *applier) flush(t *Txn, i int) error {
 		return err
 	})
 	for _, space := range []byte{spaceObject, spaceIndex, spaceList, spaceMember, spaceMembers, spaceHold, spaceGrant} {
-		err = errors.Join(err, a.batch.DeleteRange([]byte{space}, []byte{space + 1}, nil))
+		err = errors.Join(err, a.writes.deleteRange([]byte{space}, []byte{space + 1}))
 	}
 	for _, prefix := range t.Ops[i].Members {
 		start := key(spaceSetting, prefix)
-		err = errors.Join(err, a.batch.DeleteRange(start, prefixEnd(start), nil))
+		err = errors.Join(err, a.writes.deleteRange(start, prefixEnd(start)))
 	}
 	clear(a.known)
 	clear(a.lists)
@@ -59,7 +57,7 @@ func (l ListInfo) flushed(now Timestamp) ListInfo {
 // be any number, are jumped over.
 func (a *applier) rootLists() (map[Path]ListInfo, error) {
 	roots := map[Path]ListInfo{}
-	it, err := a.batch.NewIter(&pebble.IterOptions{LowerBound: []byte{spaceList}, UpperBound: []byte{spaceList + 1}})
+	it, err := a.writes.newIter([]byte{spaceList}, []byte{spaceList + 1})
 	if err != nil {
 		return nil, err
 	}

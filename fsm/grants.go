@@ -67,7 +67,7 @@ func (a *applier) grants(p Path, old, now ACL) error {
 	var errs []error
 	for _, g := range was {
 		if !slices.ContainsFunc(is, func(n grantee) bool { return n.principal == g.principal }) {
-			errs = append(errs, a.batch.Delete(grantKey(p, g.principal), nil))
+			errs = append(errs, a.writes.delete(grantKey(p, g.principal)))
 		}
 	}
 	for _, g := range is {

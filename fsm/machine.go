@@ -19,6 +19,9 @@ import (
 type FSM struct {
 	store *store.Store
 	cache *objectCache
+	// Of Apply and Restore only.
+	seen   *seen
+	writes *writes
 
 	// stateMu makes a commit and a View's snapshot one after the other: the
 	// database, meta and hot that a View takes belong together.
@@ -45,7 +48,7 @@ var _ raft.BatchingFSM = (*FSM)(nil)
 // Open makes the state machine over an open store. ErrCorrupt or
 // ErrUnknownType: the state is damaged or of a newer binary.
 func Open(s *store.Store) (*FSM, error) {
-	f := &FSM{store: s, cache: newObjectCache(), halted: make(chan struct{})}
+	f := &FSM{store: s, cache: newObjectCache(), writes: newWrites(), halted: make(chan struct{})}
 	h := s.Acquire()
 	if h == nil {
 		return nil, ErrClosed
@@ -56,7 +59,7 @@ func Open(s *store.Store) (*FSM, error) {
 		return nil, err
 	}
 	f.meta = m.atLeast(s.Applied())
-	f.db, f.hot = h.DB(), newHot(&f.meta)
+	f.db, f.hot, f.seen = h.DB(), newHot(&f.meta), newSeen(&f.meta)
 	return f, nil
 }
 
@@ -123,8 +126,8 @@ func (f *FSM) ApplyBatch(logs []*raft.Log) []any {
 	if halt != nil {
 		return fill(out, halt)
 	}
-	a := newApplier(h.DB(), m, f.hot)
-	defer func() { _ = a.batch.Close() }() // a committed batch has nothing left to fail
+	a := newApplier(f.writes.begin(h.DB()), m, f.hot, f.seen)
+	defer a.writes.close()
 	for i, l := range logs {
 		if err := f.entry(a, l, &out[i]); err != nil {
 			halt = fmt.Errorf("%w: entry %d: %w", ErrHalted, l.Index, err)
@@ -178,7 +181,7 @@ func (f *FSM) commit(a *applier) error {
 	}
 	f.stateMu.Lock()
 	defer f.stateMu.Unlock()
-	if err := a.batch.Commit(pebble.NoSync); err != nil {
+	if err := a.writes.commit(); err != nil {
 		return err
 	}
 	f.hot.commit(a)
@@ -343,7 +346,7 @@ func (f *FSM) Restore(rc io.ReadCloser) error {
 		f.mu.Unlock()
 		f.stateMu.Lock()
 		defer f.stateMu.Unlock()
-		f.db, f.hot = h.DB(), newHot(&m)
+		f.db, f.hot, f.seen = h.DB(), newHot(&m), newSeen(&m)
 		f.cache.clear()
 		f.publish(m)
 		return nil

@@ -4,8 +4,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"maps"
-
-	"github.com/cockroachdb/pebble/v2"
 )
 
 // put creates or replaces an object.
@@ -101,7 +99,7 @@ func (a *applier) vacate(p Path) (old Object, l *ListInfo, err error) {
 	k := objectKey(p.List(), at.LastModified, p.ID())
 	if at.Deleted {
 		l.Tombstones--
-		return old, l, a.batch.Delete(k, nil)
+		return old, l, a.writes.delete(k)
 	}
 	old.Path, old.LastModified = p, at.LastModified
 	v, found, err := a.get(k)
@@ -118,7 +116,7 @@ func (a *applier) vacate(p Path) (old Object, l *ListInfo, err error) {
 	case old.Revision <= a.meta.EventFloor:
 		err = a.set(versionKey(p, old.Revision), encodeVersion(&old))
 	}
-	return old, l, errors.Join(err, a.batch.Delete(k, nil))
+	return old, l, errors.Join(err, a.writes.delete(k))
 }
 
 func (a *applier) place(o *Object) error {
@@ -146,7 +144,7 @@ func (a *applier) members(p Path, old, now []string, r Revision) error {
 		return nil
 	}
 	for _, m := range old {
-		if err := errors.Join(a.batch.Delete(memberKey(m, p), nil), a.touchMember(m, r)); err != nil {
+		if err := errors.Join(a.writes.delete(memberKey(m, p)), a.touchMember(m, r)); err != nil {
 			return err
 		}
 	}
@@ -156,7 +154,7 @@ func (a *applier) members(p Path, old, now []string, r Revision) error {
 		}
 	}
 	if len(now) == 0 {
-		return a.batch.Delete(key(spaceMembers, string(p)), nil)
+		return a.writes.delete(key(spaceMembers, string(p)))
 	}
 	return a.set(key(spaceMembers, string(p)), encodeMembers(now))
 }
@@ -178,7 +176,7 @@ func (a *applier) clearTree(root Path, r Revision) error {
 			return err
 		}
 		for _, m := range members {
-			if err := errors.Join(a.batch.Delete(memberKey(m, Path(k[1:])), nil), a.touchMember(m, r)); err != nil {
+			if err := errors.Join(a.writes.delete(memberKey(m, Path(k[1:]))), a.touchMember(m, r)); err != nil {
 				return err
 			}
 		}
@@ -187,7 +185,7 @@ func (a *applier) clearTree(root Path, r Revision) error {
 	err = errors.Join(err, a.clearHolds(root))
 	for _, space := range []byte{spaceObject, spaceIndex, spaceList, spaceMembers, spaceGrant} {
 		start, end := treeSpan(space, root)
-		err = errors.Join(err, a.batch.DeleteRange(start, end, nil))
+		err = errors.Join(err, a.writes.deleteRange(start, end))
 	}
 	maps.DeleteFunc(a.lists, func(p Path, _ *ListInfo) bool { return p.Under(root) })
 	maps.DeleteFunc(a.known, func(p Path, _ indexEntry) bool { return p.Under(root) })
@@ -197,7 +195,7 @@ func (a *applier) clearTree(root Path, r Revision) error {
 // each collects the rows of [start, end) before it calls f, since f changes
 // the batch that is being read.
 func (a *applier) each(start, end []byte, f func(k, v []byte) error) error {
-	it, err := a.batch.NewIter(&pebble.IterOptions{LowerBound: start, UpperBound: end})
+	it, err := a.writes.newIter(start, end)
 	if err != nil {
 		return err
 	}
@@ -262,7 +260,7 @@ func (a *applier) purge(op *Op) error {
 		l.Tombstones--
 		at := op.Path.Child(string(id))
 		delete(a.known, at)
-		return errors.Join(a.batch.Delete(k, nil), a.batch.Delete(indexKey(at), nil))
+		return errors.Join(a.writes.delete(k), a.writes.delete(indexKey(at)))
 	})
 	l.Floor = op.LastModified
 	a.next(l)
@@ -283,7 +281,7 @@ func (a *applier) notifier(op *Op) error {
 	}
 	switch {
 	case op.Type == OpForgetNotifier:
-		return a.batch.Delete(k, nil)
+		return a.writes.delete(k)
 	case op.Type == OpRegisterNotifier:
 		n.Hash = op.Value
 	case !found || op.Revision < n.Cursor:

@@ -4,8 +4,6 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
-
-	"github.com/cockroachdb/pebble/v2"
 )
 
 // trim drops events at or below floor with the versions that nothing retained
@@ -18,7 +16,7 @@ import (
 // What a cascade took along has no replacing event of its own and goes with
 // the cascade's. What an entry holds stays until the entry goes (letGo).
 func (a *applier) trim(floor Revision) error {
-	limit, err := trimLimit(a.batch, &a.meta)
+	limit, err := trimLimit(a.writes, &a.meta)
 	if err != nil {
 		return err
 	}
@@ -33,7 +31,7 @@ func (a *applier) trim(floor Revision) error {
 			return err
 		}
 		a.meta.EventCount--
-		return errors.Join(a.batch.Delete(k, nil), a.trimVersions(&e))
+		return errors.Join(a.writes.delete(k), a.trimVersions(&e))
 	})
 	a.meta.EventFloor = floor
 	return err
@@ -52,7 +50,7 @@ func (a *applier) trimVersions(e *Event) error {
 	if err != nil || at.Revision != e.Revision || at.Deleted {
 		return err
 	}
-	return a.batch.Delete(versionKey(e.Path, e.Revision), nil)
+	return a.writes.delete(versionKey(e.Path, e.Revision))
 }
 
 // trimOlder drops the versions under the root of a cascade, or all of them after
@@ -62,7 +60,7 @@ func (a *applier) trimOlder(e *Event) error {
 	if e.Action == ActionFlush {
 		start, end = []byte{spaceVersion}, []byte{spaceVersion + 1}
 	}
-	it, err := a.batch.NewIter(&pebble.IterOptions{LowerBound: start, UpperBound: end})
+	it, err := a.writes.newIter(start, end)
 	if err != nil {
 		return err
 	}
@@ -81,7 +79,7 @@ func (a *applier) trimOlder(e *Event) error {
 
 // trimLimit returns the highest revision that trim may reach: the request table
 // needs everything above it.
-func trimLimit(r pebble.Reader, m *meta) (Revision, error) {
+func trimLimit(r getter, m *meta) (Revision, error) {
 	if m.RequestFirst == m.RequestNext {
 		return m.Revision, nil
 	}
