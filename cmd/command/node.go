@@ -221,7 +221,7 @@ func (n *Node) clusterConfig(events *cluster.StoreEvents) cluster.Config {
 		LeaderLease: c.Raft.LeaseTimeout, CommitTimeout: c.Raft.CommitTimeout,
 		SnapshotBytes: c.Raft.SnapshotLogBytes, TrailingBytes: c.Raft.TrailingLogBytes,
 		SnapshotEntries: uint64(c.Raft.SnapshotEntries), TrailingEntries: uint64(c.Raft.TrailingEntries),
-		PendingWrites: c.Limits.PendingWrites, Events: events, Logger: n.log,
+		PendingWrites: c.Limits.PendingWrites, Events: events, Logger: n.log, Now: nodeClock(n.name),
 		TLS: n.wires.cluster, GossipKeys: n.wires.gossip, GossipLabel: c.Cluster.Wires.Label,
 		InsecurePlaintext: c.Cluster.Wires.InsecurePlaintext, SettingMarks: c.Marks,
 	}

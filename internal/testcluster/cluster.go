@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -33,6 +34,7 @@ type Options struct {
 	Settings []string // further lines of [app:main]
 	Flags    []string // further flags of `quinto start`
 	Env      []string // further environment, as NAME=value
+	Network  *Network // a namespace for each node; nil: all on loopback
 }
 
 // Cluster is a set of nodes that share an INI file.
@@ -75,12 +77,8 @@ func New(opt Options) (*Cluster, error) {
 // Add plans one more node under this name, with an empty directory of its own.
 func (c *Cluster) Add(name string) (*Node, error) {
 	n := &Node{Name: name, cluster: c}
-	for _, addr := range []*string{&n.HTTP, &n.Peer, &n.Gossip} {
-		port, err := freePort()
-		if err != nil {
-			return nil, err
-		}
-		*addr = fmt.Sprintf("127.0.0.1:%d", port)
+	if err := n.place(); err != nil {
+		return nil, err
 	}
 	n.Dir = filepath.Join(c.opt.Dir, fmt.Sprintf("%s-%d", name, len(c.Nodes)))
 	c.Nodes = append(c.Nodes, n)
@@ -149,6 +147,24 @@ func (c *Cluster) Leader(ctx context.Context) (*Node, error) {
 	}
 }
 
+// WaitVoter waits until the cluster counts on a member's vote and it serves.
+func (c *Cluster) WaitVoter(ctx context.Context, name string) error {
+	for {
+		for _, n := range c.Nodes {
+			if !n.Running() || n.paused {
+				continue
+			}
+			s, err := n.Status(ctx)
+			if err == nil && slices.ContainsFunc(s.Members, func(m Member) bool { return m.Name == name && m.Suffrage == "voter" && m.Ready }) {
+				return nil
+			}
+		}
+		if sleep(ctx, 100*time.Millisecond) != nil {
+			return fmt.Errorf("testcluster: %s has no vote in time", name)
+		}
+	}
+}
+
 // Followers returns the running nodes but the leader.
 func (c *Cluster) Followers(ctx context.Context) ([]*Node, error) {
 	l, err := c.Leader(ctx)
@@ -186,10 +202,12 @@ func sleep(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// Build compiles quinto into dir and returns the path of the binary.
-func Build(ctx context.Context, dir string) (string, error) {
+// Build compiles quinto into dir, with further flags of go build, and returns the
+// path of the binary.
+func Build(ctx context.Context, dir string, flags ...string) (string, error) {
 	out := filepath.Join(dir, "quinto")
-	cmd := exec.CommandContext(ctx, "go", "build", "-o", out, "quinto/cmd/quinto")
+	args := append(append([]string{"build"}, flags...), "-o", out, "quinto/cmd/quinto")
+	cmd := exec.CommandContext(ctx, "go", args...)
 	if text, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("build: %w\n%s", err, text)
 	}

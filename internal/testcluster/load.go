@@ -177,23 +177,33 @@ func (n *Node) Records(ctx context.Context, path string) (map[string]string, err
 // idle cluster still logs a cursor now and then, so they may have to be asked
 // again to be caught at the same one.
 func (c *Cluster) SameState(ctx context.Context) (Hash, error) {
+	hashes, err := c.SameHashes(ctx)
+	if len(hashes) == 0 {
+		return Hash{}, err
+	}
+	return hashes[0], err
+}
+
+// SameHashes is SameState with the hashes of all running nodes, also where they
+// differ.
+func (c *Cluster) SameHashes(ctx context.Context) ([]Hash, error) {
 	for {
 		hashes, err := c.hashes(ctx)
 		if err != nil {
-			return Hash{}, err
+			return nil, err
 		}
 		same := true
 		for _, h := range hashes[1:] {
 			same = same && h.Applied == hashes[0].Applied
 			if h.Applied == hashes[0].Applied && (h.Full != hashes[0].Full || h.State != hashes[0].State || h.Revision != hashes[0].Revision) {
-				return h, fmt.Errorf("testcluster: states differ after the same entry: %+v and %+v", hashes[0], h)
+				return hashes, fmt.Errorf("testcluster: states differ after the same entry: %+v and %+v", hashes[0], h)
 			}
 		}
 		if same {
-			return hashes[0], nil
+			return hashes, nil
 		}
 		if sleep(ctx, 100*time.Millisecond) != nil {
-			return hashes[0], fmt.Errorf("testcluster: not at the same entry in time: %+v", hashes)
+			return hashes, fmt.Errorf("testcluster: not at the same entry in time: %+v", hashes)
 		}
 	}
 }

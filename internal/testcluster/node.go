@@ -25,6 +25,8 @@ type Node struct {
 	Peer    string // host:port of the cluster port
 	Gossip  string // host:port of gossip
 	cluster *Cluster
+	host    host // nil: loopback
+	client  *http.Client
 	cmd     *exec.Cmd
 	exited  chan struct{}
 	paused  bool
@@ -72,7 +74,7 @@ func (n *Node) Start(flags ...string) error {
 	n.cmd.Dir = n.cluster.opt.WorkDir
 	n.cmd.Env = append(os.Environ(), n.cluster.opt.Env...)
 	n.cmd.Stdout, n.cmd.Stderr = logFile, logFile
-	if err := n.cmd.Start(); err != nil {
+	if err := n.run(n.cmd); err != nil {
 		return err
 	}
 	n.exited, n.paused = make(chan struct{}), false
@@ -199,7 +201,7 @@ func (n *Node) Do(ctx context.Context, method, path string, body []byte, header 
 	for k, v := range header {
 		req.Header.Set(k, v)
 	}
-	resp, err := http.DefaultClient.Do(req)
+	resp, err := n.client.Do(req)
 	if err != nil {
 		return 0, nil, err
 	}

@@ -1,0 +1,41 @@
+package main
+
+import (
+	"testing"
+)
+
+// Every mutant still fits the source, and its harm exists; `make mutants` proves
+// that the checker finds it.
+func TestMutantsFitTheSource(t *testing.T) {
+	root, err := projectRoot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range mutants() {
+		if _, err := m.plant(root, t.TempDir()); err != nil {
+			t.Errorf("%s: %v", m.name, err)
+		}
+		harmNamed(m.harm)
+	}
+}
+
+// The selection of a seed is what its budget allows, and another seed takes others.
+func TestSelectionFollowsTheSeed(t *testing.T) {
+	pick := func(seed uint64) (names string) {
+		o := &options{seed: seed, count: 5, network: true, disks: true, faultsBuild: true}
+		all := sample(harms(), o)
+		if len(all) != 5 {
+			t.Fatalf("%d harms chosen", len(all))
+		}
+		for _, h := range all {
+			names += h.name + " "
+		}
+		return names
+	}
+	if pick(1) != pick(1) {
+		t.Error("one seed, two selections")
+	}
+	if pick(1) == pick(2) && pick(2) == pick(3) {
+		t.Error("the selection does not follow the seed")
+	}
+}
