@@ -147,8 +147,10 @@ func (o *options) probe() {
 	}
 }
 
+// oneLine is an error without the log that it may bring along.
 func oneLine(err error) string {
-	return strings.Join(strings.Fields(err.Error()), " ")
+	s := strings.Join(strings.Fields(err.Error()), " ")
+	return s[:min(len(s), 300)]
 }
 
 // needBinary builds quinto unless one was given.
@@ -224,14 +226,17 @@ func (o *options) tell(out *outcome) {
 	switch {
 	case out.skipped != "":
 		o.say("SKIPPED %s: %s", name, out.skipped)
-	case out.err != nil:
-		o.say("FAILED %s: %v (kept: %s)", name, out.err, out.history)
+	case out.report == nil:
+		o.say("FAILED %s: %s (kept: %s)", name, oneLine(out.err), out.history)
 	default:
+		if out.err != nil {
+			o.say("FAILED %s: %s", name, oneLine(out.err))
+		}
 		o.say("%s: %s", name, out.report.Summary())
 		for _, v := range out.report.Violations {
 			o.say("  %s", v)
 		}
-		if !out.report.OK() {
+		if out.bad() {
 			o.say("  kept: %s", out.history)
 		}
 	}

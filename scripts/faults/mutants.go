@@ -165,12 +165,16 @@ func (f *found) by() string {
 		return "not built: " + oneLine(f.err)
 	case f.out.skipped != "":
 		return "skipped: " + f.out.skipped
-	case f.out.err != nil:
-		return "the run failed: " + oneLine(f.out.err)
-	case f.out.report.OK():
+	case !f.out.bad():
 		return "nothing"
 	}
 	var parts []string
+	if f.out.err != nil {
+		parts = append(parts, "a failed run: "+oneLine(f.out.err))
+	}
+	if f.out.report == nil {
+		return parts[0]
+	}
 	for _, name := range slices.Sorted(maps.Keys(f.out.report.Counts)) {
 		parts = append(parts, fmt.Sprintf("%s (%d)", name, f.out.report.Counts[name]))
 	}

@@ -41,8 +41,8 @@ type outcome struct {
 	nodes   int
 	seed    uint64
 	history string // path of the file
-	checked *checker.History
 	report  *checker.Report
+	plot    *plot
 	err     error // the run itself failed
 	skipped string
 }
@@ -57,13 +57,13 @@ func play(ctx context.Context, o *options, h *harm, nodes int, seed uint64) *out
 	w.dir = filepath.Join(o.keep, fmt.Sprintf("%s-%d-%d", h.name, nodes, seed))
 	out.history = w.dir + ".jsonl"
 	out.err = errors.Join(w.play(ctx, nodes, out.history), w.close())
-	if out.err != nil {
+	recorded, err := checker.LoadFile(out.history)
+	if err != nil {
+		out.err = errors.Join(out.err, err)
 		return out
 	}
-	if out.checked, out.err = checker.LoadFile(out.history); out.err == nil {
-		out.report = checker.Check(out.checked)
-	}
-	if out.err == nil && out.report.OK() {
+	out.report, out.plot = checker.Check(recorded), newPlot(recorded)
+	if !out.bad() {
 		_ = os.RemoveAll(w.dir)
 		if !o.keepAll {
 			_ = os.Remove(out.history)
@@ -191,27 +191,44 @@ func (w *world) harmed(ctx context.Context) error {
 func (w *world) calm(ctx context.Context, all []*poller) error {
 	ctx, cancel := context.WithTimeout(ctx, calmLimit)
 	defer cancel()
-	var live []*testcluster.Node
+	live, notReady := w.ready(ctx)
+	if len(live) == 0 {
+		return notReady
+	}
+	return errors.Join(notReady, w.rest(ctx, live, all))
+}
+
+// ready waits for the nodes that run; what is wrong with one must not hide what the
+// others have lost.
+func (w *world) ready(ctx context.Context) (live []*testcluster.Node, err error) {
+	ctx, cancel := context.WithTimeout(ctx, calmLimit/2)
+	defer cancel()
 	for _, n := range w.cluster.Nodes {
-		if n.Running() {
-			live = append(live, n)
+		if !n.Running() {
+			continue
 		}
+		if e := n.WaitReady(ctx); e != nil {
+			err = errors.Join(err, fmt.Errorf("%s does not become ready, see its log: %.100s", n.Name, e))
+			continue
+		}
+		live = append(live, n)
 	}
-	if err := w.cluster.WaitReady(ctx, live...); err != nil {
-		return err
-	}
+	return live, err
+}
+
+// rest writes down what the nodes hold at rest.
+func (w *world) rest(ctx context.Context, live []*testcluster.Node, all []*poller) error {
 	w.load.nodes = live
-	hashes, err := w.cluster.SameHashes(ctx)
+	short, cancel := context.WithTimeout(ctx, calmLimit/3)
+	defer cancel()
+	hashes, unequal := w.cluster.SameHashes(short)
 	for _, h := range hashes {
 		w.rec.Add(&checker.Line{Hash: &checker.Hash{Node: h.Name, Applied: h.Applied, Revision: h.Revision, State: h.State, Full: h.Full}})
-	}
-	if err != nil && len(hashes) < 2 { // differing states are for the checker
-		return err
 	}
 	for _, p := range all {
 		for tries := 0; !p.poll() && tries < 200; tries++ {
 			if err := ctx.Err(); err != nil {
-				return fmt.Errorf("a poller comes to no end: %w", err)
+				return errors.Join(unequal, fmt.Errorf("a poller comes to no end: %w", err))
 			}
 		}
 	}
@@ -219,7 +236,7 @@ func (w *world) calm(ctx context.Context, all []*poller) error {
 	for _, n := range live {
 		f, err := w.load.final(n)
 		if err != nil {
-			return err
+			return errors.Join(unequal, err)
 		}
 		revision = f.Revision
 		w.rec.Add(&checker.Line{Final: f})
@@ -227,7 +244,10 @@ func (w *world) calm(ctx context.Context, all []*poller) error {
 	if err := w.hooks.caughtUp(ctx, revision); err != nil {
 		w.o.say("  %v", err) // what is missing is a violation, which the checker finds
 	}
-	return w.panics()
+	if len(hashes) >= 2 {
+		unequal = nil // differing states are for the checker
+	}
+	return errors.Join(unequal, w.panics())
 }
 
 func (w *world) panics() error {
