@@ -19,6 +19,7 @@ CLUSTER_TESTS := ./internal/testcluster/...
 UNIT_TESTS = $$(go list ./... | grep -v '/internal/testcluster')
 
 FUZZTIME ?= 2m
+KILLS ?= 100
 WOUNDS ?= full
 # The random sequences of `make conformance` differ from commit to commit; SEED=n repeats a run.
 SEED ?= $(shell printf '%d' 0x$$(git rev-parse --short=12 HEAD 2>/dev/null || echo 1))
@@ -111,13 +112,24 @@ demo-tools:
 	@scripts/lib/tools.sh venv npm >/dev/null
 
 .PHONY: faults
-faults: ## clusters with kills, pauses, partitions and restores, at length
+faults: ## clusters harmed in every way that this machine allows, and what their clients saw judged (docs/results/faults.md); wants root
 	go test -count=1 -timeout 60m $(CLUSTER_TESTS)
 	QUINTO_LOG_STORE=wal go test -count=1 -timeout 60m $(CLUSTER_TESTS)
+	QUINTO_LOG_STORE=wal $(call script,faults) --nodes 3 --only 'kill|power|crash|disk'
+	$(call script,faults) --html .cache/faults/faults.html --out docs/results/faults.md
 
 .PHONY: faults-small
-faults-small: ## the same in short form
+faults-small: ## the tests in short form, and a few harms that differ from commit to commit; SEED=n repeats a run
 	go test -count=1 -short -timeout 20m $(CLUSTER_TESTS)
+	$(call script,faults) --small --seed $(SEED) --recover 20s
+
+.PHONY: mutants
+mutants: ## planted faults, each of which the judge of `make faults` must find (docs/results/mutants.md)
+	$(call script,faults) mutants --out docs/results/mutants.md
+
+.PHONY: failover
+failover: ## the leader is killed 100 times, stopped, and its disk hangs: how long nothing is acknowledged (docs/results/failover.md)
+	$(call script,faults) failover --kills $(KILLS) --out docs/results/failover.md
 
 .PHONY: fuzz
 fuzz: ## every fuzz target for FUZZTIME (2m)

@@ -93,6 +93,9 @@ func TestViolationsAreFound(t *testing.T) {
 		"done twice": {Once, func(h *History) {
 			h.Hooks = append(h.Hooks, &Hook{ID: "z", Revision: 8, Action: "update", Lane: "x/y", Value: Value{Object: "a", V: "a1", Modified: 105}})
 		}},
+		"made twice": {Once, func(h *History) {
+			h.Hooks = append(h.Hooks, &Hook{ID: "z", Revision: 8, Action: "create", Lane: "x/y", Value: Value{Object: "c", V: "a3", Modified: 105}})
+		}},
 		"a delivery is missing":    {Webhooks, func(h *History) { h.Hooks = slices.Delete(h.Hooks, 4, 5) }},
 		"deliveries end too early": {Webhooks, func(h *History) { h.Hooks = h.Hooks[:6] }},
 		"deliveries out of order":  {Webhooks, func(h *History) { h.Hooks[4], h.Hooks[5] = h.Hooks[5], h.Hooks[4] }},

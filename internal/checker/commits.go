@@ -73,8 +73,10 @@ func (c *check) index(h *Hook) {
 		if text == "" {
 			continue
 		}
-		if _, ok := log.byValue[text]; !ok {
+		if rev, ok := log.byValue[text]; !ok {
 			log.byValue[text] = h.Revision
+		} else if first := log.byRev[rev].Value.Object; first != v.Object {
+			c.violated(Once, "%s was written to %s and to %s", text, first, v.Object)
 		}
 	}
 }
@@ -93,7 +95,7 @@ func (l *commits) at(object string, revision uint64) (Value, bool) {
 // wroteAt finds the revision that a part of an acknowledged write made.
 func (l *commits) wroteAt(p *Part) (uint64, bool) {
 	switch p.Kind {
-	case Put, Create:
+	case Put, Create, Post:
 		rev, ok := l.byValue[p.V]
 		return rev, ok
 	case Patch:

@@ -47,6 +47,7 @@ type Kind string
 const (
 	Put         Kind = "put"
 	Create      Kind = "create" // PUT with If-None-Match: *
+	Post        Kind = "post"   // the server chooses the id: Object is set by the answer
 	Patch       Kind = "patch"
 	Delete      Kind = "delete"
 	Read        Kind = "read"

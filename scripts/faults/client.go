@@ -24,8 +24,20 @@ const (
 	recordsPath    = collectionPath + "/records"
 	owner          = "tester"
 	stranger       = "stranger" // may read only what the guard shows
-	requestTimeout = 3 * time.Second
+
+	// Half of the clients turn away from a node that hangs, so that work goes on; the
+	// others are still waiting there when it comes back, for what it then says.
+	impatient = 800 * time.Millisecond
+	patient   = 4 * time.Second
 )
+
+// patience of the client of this number.
+func patience(n int) time.Duration {
+	if n%2 == 0 {
+		return impatient
+	}
+	return patient
+}
 
 // request is what is sent, perhaps several times.
 type request struct {

@@ -49,7 +49,7 @@ func (l *load) now() int64 { return int64(time.Since(l.start)) }
 func (l *load) run() {
 	for w := range writers {
 		l.wg.Go(func() {
-			c := &writer{load: l, name: fmt.Sprint("w", w), rand: rand.New(rand.NewPCG(l.seed, uint64(w)))}
+			c := &writer{load: l, name: fmt.Sprint("w", w), patience: patience(w), rand: rand.New(rand.NewPCG(l.seed, uint64(w)))}
 			for l.wait(writerPause) {
 				c.request()
 			}
@@ -112,8 +112,9 @@ func (l *load) etag(object string) int64 {
 
 type writer struct {
 	*load
-	name string
-	rand *rand.Rand
+	name     string
+	patience time.Duration
+	rand     *rand.Rand
 }
 
 func (w *writer) object() string {
@@ -159,6 +160,9 @@ func (w *writer) request() {
 		w.guard(op, r)
 	case n < 45:
 		w.batch(op, r)
+	case n < 50:
+		op.Parts = []checker.Part{{Kind: checker.Post, V: w.unique()}}
+		r.method, r.path, r.body = single(&op.Parts[0], r.header)
 	default:
 		op.Parts = []checker.Part{w.part(w.object())}
 		r.method, r.path, r.body = single(&op.Parts[0], r.header)
@@ -185,7 +189,11 @@ func single(p *checker.Part, header map[string]string) (method, path string, bod
 	case checker.Patch:
 		return http.MethodPatch, path, fmt.Appendf(nil, `{"data":{"p":%q}}`, p.P)
 	}
-	return http.MethodPut, path, fmt.Appendf(nil, `{"data":{"v":%q}}`, p.V)
+	body = fmt.Appendf(nil, `{"data":{"v":%q}}`, p.V)
+	if p.Kind == checker.Post {
+		return http.MethodPost, recordsPath, body
+	}
+	return http.MethodPut, path, body
 }
 
 func (w *writer) guard(op *checker.Op, r *request) {
@@ -240,7 +248,7 @@ func (w *writer) write(op *checker.Op, r *request) {
 	var a answer
 	for begin := time.Now(); ; {
 		n := w.pick(w.rand)
-		a = send(n, r, requestTimeout)
+		a = send(n, r, w.patience)
 		op.Node, op.Tries, op.Status = n.Name, op.Tries+1, a.status
 		if a.decided() {
 			break
@@ -277,6 +285,9 @@ func (w *writer) shown(op *checker.Op, a *answer) {
 		if a.status < 300 {
 			p.Seen = one(a.body)
 			w.learn(p.Seen)
+			if p.Kind == checker.Post && p.Seen != nil {
+				p.Object = p.Seen.Object
+			}
 		}
 		return
 	}
@@ -301,7 +312,7 @@ func (w *writer) shown(op *checker.Op, a *answer) {
 
 func (w *writer) replay(op *checker.Op, r *request) {
 	for range 20 {
-		a := send(w.pick(w.rand), r, requestTimeout)
+		a := send(w.pick(w.rand), r, w.patience)
 		if a.decided() {
 			op.Replays = append(op.Replays, a.digest())
 			return
@@ -336,7 +347,7 @@ func (w *writer) readOnce(op *checker.Op, r *request) {
 	r.method, r.path = http.MethodGet, recordsPath+"/"+p.Object
 	n := w.pick(w.rand)
 	op.Node, op.Tries, op.Call = n.Name, 1, w.now()
-	a := send(n, r, requestTimeout)
+	a := send(n, r, w.patience)
 	op.Return = w.now()
 	if !a.decided() {
 		w.failed(n)

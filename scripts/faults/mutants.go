@@ -47,10 +47,10 @@ func mutants() []*mutant {
 		{name: "acknowledged-before-commit", what: "an entry counts as committed when the leader alone has it", harm: "isolate-leader", times: 3, hold: 3 * time.Second, edits: []edit{
 			{module: raftModule, file: "commitment.go", old: "matched[(len(matched)-1)/2]", new: "matched[len(matched)-1]"},
 		}},
-		{name: "stale-read-on-leader", what: "a leader answers linearizable reads without asking whether it still leads", harm: "pause-leader", times: 5, hold: 2500 * time.Millisecond, edits: []edit{
+		{name: "stale-read-on-leader", what: "a leader answers linearizable reads without asking whether it still leads", harm: "pause-leader", times: 5, hold: 3500 * time.Millisecond, edits: []edit{
 			{file: "cluster/reads.go", old: "if err := n.proveTerm(t); err != nil {", new: "if err := error(nil); err != nil {"},
 		}},
-		{name: "412-of-a-deposed-leader", what: "a leader answers 4xx without asking whether it still leads", harm: "pause-leader", times: 5, hold: 2500 * time.Millisecond, edits: []edit{
+		{name: "412-of-a-deposed-leader", what: "a leader answers 4xx without asking whether it still leads", harm: "pause-leader", times: 5, hold: 3500 * time.Millisecond, edits: []edit{
 			{file: "cluster/reads.go", old: "c, err := n.confirms.do(ctx)\n\tif err == nil && c.term != term {", new: "c, err := confirmed{term: term}, error(nil)\n\tif err == nil && c.term != term {"},
 		}},
 		{name: "etag-and-list-from-two-views", what: "a list's ETag comes from a view that is opened 3 ms after the list's own", harm: "kill-follower", edits: []edit{

@@ -33,17 +33,18 @@ const (
 // changes the node at each request.
 type poller struct {
 	*load
-	name  string
-	level string
-	rand  *rand.Rand
-	since int64
-	next  int
+	name     string
+	level    string
+	patience time.Duration
+	rand     *rand.Rand
+	since    int64
+	next     int
 }
 
 func (l *load) newPollers() []*poller {
 	var all []*poller
 	for i := range pollers {
-		p := &poller{load: l, name: fmt.Sprint("p", i), level: "linearizable", since: 1, next: i, rand: rand.New(rand.NewPCG(l.seed, uint64(100+i)))}
+		p := &poller{load: l, name: fmt.Sprint("p", i), level: "linearizable", patience: patience(i), since: 1, next: i, rand: rand.New(rand.NewPCG(l.seed, uint64(100+i)))}
 		if i == pollers-1 {
 			p.level = "session" // with nothing but _since and page tokens
 		}
@@ -74,7 +75,7 @@ func (p *poller) poll() (rest bool) {
 	for range pollPages {
 		p.next++
 		n := p.nodes[p.next%len(p.nodes)]
-		a := send(n, &request{method: http.MethodGet, path: path, header: header, user: owner}, requestTimeout)
+		a := send(n, &request{method: http.MethodGet, path: path, header: header, user: owner}, p.patience)
 		delete(header, "If-None-Match")
 		if !a.decided() {
 			return false
