@@ -112,7 +112,7 @@ type Doc struct {
 	Open       bool     // needs no user
 	Consumes   []string // media types of the body; nil: none
 	Parameters []string // JSON objects
-	Responses  string   // a JSON object by status; empty: nothing is told
+	Responses  string   // a JSON object by status; empty: nothing is told. Refusals have the schema of every error
 }
 
 // KindProvider adds kinds of objects.

@@ -108,3 +108,10 @@ func TestLabels(t *testing.T) {
 		}
 	}
 }
+
+func TestRefusals(t *testing.T) {
+	got := string(Refusals(json.RawMessage(`{"200":{"description":"a"},"401":{"description":"b"},"404":{"description":"c","schema":{"type":"string"}}}`)))
+	if strings.Count(got, "ErrorSchema") != 1 || !strings.Contains(got, `"schema":{"type":"string"}`) || string(Refusals(nil)) != "" {
+		t.Error(got)
+	}
+}

@@ -1,6 +1,7 @@
 package openapi
 
 import (
+	"encoding/json"
 	"net/http"
 	"slices"
 	"strings"
@@ -38,6 +39,26 @@ func ErrorSchema() map[string]any {
 	return object{"title": "ErrorSchema", "type": "object", "required": []any{"code", "errno", "error"}, "properties": object{
 		"code": titled("Code", "integer"), "errno": titled("Errno", "integer"), "error": titled("Error", "string"),
 		"message": titled("Message", "string"), "info": titled("Info", "string"), "details": object{}}}
+}
+
+// Refusals returns a JSON object of responses by status in which those of 400 and
+// above have the schema of every error, unless they say another. What is no such
+// object comes back as it is.
+func Refusals(responses json.RawMessage) json.RawMessage {
+	var all map[string]object
+	if json.Unmarshal(responses, &all) != nil {
+		return responses
+	}
+	for status, r := range all {
+		if status >= "400" && r["schema"] == nil {
+			r["schema"] = ErrorSchema()
+		}
+	}
+	out, err := json.Marshal(all)
+	if err != nil {
+		return responses
+	}
+	return out
 }
 
 func failed(text string) object { return object{"description": text, "schema": ErrorSchema()} }

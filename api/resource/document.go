@@ -72,7 +72,7 @@ func (s *Service) Document() openapi.Document {
 
 func describeRoute(r *plugins.Route) openapi.Operation {
 	o := openapi.Operation{Method: r.Method, Path: r.Doc.Path, ID: r.Doc.ID, Tag: r.Doc.Tag, Open: r.Doc.Open, Consumes: r.Doc.Consumes,
-		Responses: json.RawMessage(r.Doc.Responses)}
+		Responses: openapi.Refusals(json.RawMessage(r.Doc.Responses))}
 	for _, p := range r.Doc.Parameters {
 		o.Parameters = append(o.Parameters, json.RawMessage(p))
 	}
@@ -104,6 +104,9 @@ func (t *table) describe(k *Kind) openapi.Resource {
 	r := openapi.Resource{Name: k.Name, Plural: k.Plural, Path: "/" + k.Plural, Permissions: k.Permissions, Properties: json.RawMessage(k.Doc.Properties),
 		Required: k.Doc.Required, Closed: k.Doc.Closed, Label: k.Doc.Label, Param: k.Doc.Param,
 		ListMethods: t.offered[offer{k, false}].names, ObjectMethods: t.offered[offer{k, true}].names}
+	if k.Name == userDataKind {
+		r.Permissions = []string{"read", "write"} // Kinto's document has them, though no answer does
+	}
 	for parent := k.Parent; parent != ""; {
 		for _, p := range t.kinds {
 			if p.Name == parent {

@@ -39,6 +39,7 @@ var (
 	_ plugins.KindProvider       = (*History)(nil)
 	_ plugins.RouteProvider      = (*History)(nil)
 	_ plugins.CapabilityProvider = (*History)(nil)
+	_ plugins.Measured           = (*History)(nil)
 )
 
 // mostEntries bounds the settings about numbers of entries.
@@ -121,11 +122,18 @@ func (h *History) Kinds() []plugins.Kind {
 
 // Routes implements plugins.RouteProvider.
 func (h *History) Routes() []plugins.Route {
+	path := func(name, kind string) string {
+		return fmt.Sprintf(`{"in":"path","name":%q,"required":true,"type":%q}`, name, kind)
+	}
 	return []plugins.Route{{Method: "GET", Path: "/buckets/:bucket/snapshot/collections/:at", Name: "history_snapshot", Handle: snapshot,
 		Doc: &plugins.Doc{Path: "/buckets/{bucket_id}/snapshot/collections/{collection_id}@{timestamp}",
+			Parameters: []string{path("bucket_id", "string"), path("collection_id", "string"), path("timestamp", "integer")},
 			Responses: `{"200":{"description":"Returns the records at the given timestamp."},"401":{"description":"The collection is not publicly readable."},` +
 				`"403":{"description":"No permission to read this collection."}}`}}}
 }
+
+// MetricName implements plugins.Measured, with the name that Kinto's listener has.
+func (h *History) MetricName() string { return "plugins.history" }
 
 // properties are those of an entry, for the API document.
 const properties = `{"action":{"title":"Action","type":"string"},"bucket_id":{"title":"Bucket Id","type":"string"},` +

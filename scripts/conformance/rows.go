@@ -13,11 +13,12 @@ import (
 type Row struct {
 	ID       string
 	Evidence string // V seen in a running Kinto, S read in its source, D documented
-	InScope  bool   // false: the reason stands in Text
+	InScope  bool   // compared by scenarios; false: the reason stands in Text
+	Else     bool   // shown by something else, which Text names
 	Text     string
 }
 
-// LoadRows reads rows.txt: `id | V | in or out | text`. An error names the line.
+// LoadRows reads rows.txt: `id | V | in, else or out | text`. An error names the line.
 func LoadRows(file string) ([]Row, error) {
 	text, err := os.ReadFile(file)
 	if err != nil {
@@ -34,13 +35,13 @@ func LoadRows(file string) ([]Row, error) {
 		}
 		parts := strings.SplitN(line, "|", 4)
 		if len(parts) != 4 {
-			return nil, fmt.Errorf("%s:%d: expected `id | evidence | in or out | text`", file, number)
+			return nil, fmt.Errorf("%s:%d: expected `id | evidence | in, else or out | text`", file, number)
 		}
 		for i := range parts {
 			parts[i] = strings.TrimSpace(parts[i])
 		}
-		row := Row{ID: parts[0], Evidence: parts[1], InScope: parts[2] == "in", Text: parts[3]}
-		if seen[row.ID] || !slices.Contains([]string{"V", "S", "D"}, row.Evidence) || !row.InScope && parts[2] != "out" {
+		row := Row{ID: parts[0], Evidence: parts[1], InScope: parts[2] == "in", Else: parts[2] == "else", Text: parts[3]}
+		if seen[row.ID] || !slices.Contains([]string{"V", "S", "D"}, row.Evidence) || !slices.Contains([]string{"in", "else", "out"}, parts[2]) {
 			return nil, fmt.Errorf("%s:%d: %q is there twice, or its evidence or scope is no known word", file, number, row.ID)
 		}
 		seen[row.ID] = true

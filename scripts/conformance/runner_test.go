@@ -175,7 +175,7 @@ func TestSampleIsDecidedByItsSeed(t *testing.T) {
 
 func TestTablesKeepTheTextAroundThem(t *testing.T) {
 	root := t.TempDir()
-	rows := []Row{{ID: "1", Evidence: "V", InScope: true, Text: "a|b"}, {ID: "2", Evidence: "V", Text: "later"}}
+	rows := []Row{{ID: "1", Evidence: "V", InScope: true, Text: "a|b"}, {ID: "2", Evidence: "V", Text: "later"}, {ID: "3", Evidence: "S", Else: true, Text: "TestX"}}
 	deviations := []*Deviation{{Scenario: "one", Request: "1", Field: "status", Kinto: "k", Quinto: "q", Reason: "r"}}
 	if err := writeTables(root, rows, someScenarios(), deviations); err != nil {
 		t.Fatal(err)
@@ -197,7 +197,7 @@ func TestTablesKeepTheTextAroundThem(t *testing.T) {
 		t.Errorf("%v\n%s", err, text)
 	}
 	text, err = os.ReadFile(filepath.Join(root, "docs", "conformance.md"))
-	if err != nil || !strings.Contains(string(text), "| 1 | V | a\\|b | one; two |") || !strings.Contains(string(text), "| 2 | V | later |") {
+	if err != nil || !strings.Contains(string(text), "| 1 | V | a\\|b | one; two |") || !strings.Contains(string(text), "## Shown otherwise\n\n| row | evidence | rule and reason |\n|---|---|---|\n| 3 | S | TestX |") || !strings.Contains(string(text), "| 2 | V | later |") {
 		t.Errorf("%v\n%s", err, text)
 	}
 }

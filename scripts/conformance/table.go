@@ -62,16 +62,25 @@ func rowTable(rows []Row, scenarios []*Scenario) string {
 			names[id] = append(names[id], sc.Name)
 		}
 	}
-	var in, out strings.Builder
+	var in, otherwise, out strings.Builder
 	for _, row := range rows {
 		if !row.InScope {
-			fmt.Fprintf(&out, "| %s | %s | %s |\n", row.ID, row.Evidence, cell(row.Text))
+			to := &out
+			if row.Else {
+				to = &otherwise
+			}
+			fmt.Fprintf(to, "| %s | %s | %s |\n", row.ID, row.Evidence, cell(row.Text))
 			continue
 		}
 		fmt.Fprintf(&in, "| %s | %s | %s | %s |\n", row.ID, row.Evidence, cell(row.Text), cell(strings.Join(names[row.ID], "; ")))
 	}
-	return fmt.Sprintf("%d scenarios, %d requests.\n\n| row | evidence | rule | scenarios |\n|---|---|---|---|\n%s\n## Not compared yet\n\n| row | evidence | rule and reason |\n|---|---|---|\n%s",
-		len(scenarios), requests, in.String(), out.String())
+	text := fmt.Sprintf("%d scenarios, %d requests.\n\n| row | evidence | rule | scenarios |\n|---|---|---|---|\n%s", len(scenarios), requests, in.String())
+	for _, more := range []struct{ title, rows string }{{"Shown otherwise", otherwise.String()}, {"Not compared", out.String()}} {
+		if more.rows != "" {
+			text += fmt.Sprintf("\n## %s\n\n| row | evidence | rule and reason |\n|---|---|---|\n%s", more.title, more.rows)
+		}
+	}
+	return text
 }
 
 func deviationTable(deviations []*Deviation) string {
