@@ -22,7 +22,7 @@ func BenchmarkCheckTxn(b *testing.B) {
 	})
 	b.Run("encode and check", func(b *testing.B) {
 		for b.Loop() {
-			if _, err := encodeTxn(&t); err != nil {
+			if _, err := encodeTxn(&t, fsm.FeatureCurrent); err != nil {
 				b.Fatal(err)
 			}
 		}

@@ -63,14 +63,14 @@ func newProposer(n *Node) *proposer {
 
 // Propose replicates t and returns what it did once this node has applied it.
 // Only the leader can. Nothing was done: fsm.ErrNotLeader, ErrOverloaded,
-// ErrTooLarge, ErrNoSpace, or an error of decoding (a Txn that no node could
-// apply). Perhaps something was: fsm.ErrUnknownOutcome. A compare that failed is
+// ErrTooLarge, ErrNoSpace, ErrFeatureLevel, or an error of decoding (a Txn that no
+// node could apply). Perhaps something was: fsm.ErrUnknownOutcome. A compare that failed is
 // Result.Conflict, not an error.
 func (n *Node) Propose(ctx context.Context, t fsm.Txn) (fsm.Result, error) {
 	if err := n.mayPropose(&t); err != nil {
 		return fsm.Result{}, err
 	}
-	data, err := encodeTxn(&t)
+	data, err := encodeTxn(&t, n.fsm.FeatureLevel())
 	if err != nil {
 		return fsm.Result{}, err
 	}
@@ -112,8 +112,12 @@ func freesSpace(t *fsm.Txn) bool {
 }
 
 // encodeTxn encodes t and reads it back: what every node must be able to apply
-// is checked before it is in the log, where it would halt them all.
-func encodeTxn(t *fsm.Txn) ([]byte, error) {
+// is checked before it is in the log, where it would halt them all, or those that
+// know no more than level.
+func encodeTxn(t *fsm.Txn, level uint32) ([]byte, error) {
+	if err := t.CheckLevel(level); err != nil {
+		return nil, err
+	}
 	data := fsm.EncodeTxn(t)
 	if len(data) > fsm.MaxTxnBytes {
 		return nil, fmt.Errorf("%w: %d bytes", fsm.ErrTooLarge, len(data))
@@ -310,7 +314,7 @@ func (q *proposer) plan(p *proposal) ([]byte, fsm.Result, error) {
 	if err != nil || !t.Changes() {
 		return nil, fsm.Result{Revision: v.Revision()}, err
 	}
-	data, err := encodeTxn(&t)
+	data, err := encodeTxn(&t, v.FeatureLevel())
 	return data, fsm.Result{}, err
 }
 

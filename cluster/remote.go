@@ -26,7 +26,7 @@ type Outcome struct {
 // something was: fsm.ErrUnknownOutcome. On success this node's own state is at
 // least at the returned revision.
 func (n *Node) ProposeAnywhere(ctx context.Context, t fsm.Txn) (Outcome, error) {
-	payload, err := encodeTxn(&t)
+	payload, err := encodeTxn(&t, fsm.FeatureCurrent) // the leader knows the level
 	if err != nil {
 		return Outcome{}, err
 	}

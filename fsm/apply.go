@@ -18,12 +18,10 @@ import (
 // RequestBytes. They decide what Apply does, so they are part of feature
 // level 1 and not a setting of a node.
 const (
-	RequestWindow  Timestamp = 10 * 60 * 1000 // ms
-	RequestCount             = 100_000
-	RequestBytes             = 256 << 20
-	evictPerTxn              = 4
-	FeatureLevel1  uint32    = 1
-	FeatureCurrent           = FeatureLevel1 // highest level this binary knows
+	RequestWindow Timestamp = 10 * 60 * 1000 // ms
+	RequestCount            = 100_000
+	RequestBytes            = 256 << 20
+	evictPerTxn             = 4
 )
 
 // Bump is Kinto's rule for the time of a write into a list whose timestamp is

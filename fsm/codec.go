@@ -25,6 +25,7 @@ const (
 	txnFieldCompare     protowire.Number = 5
 	txnFieldOp          protowire.Number = 6
 	txnFieldReply       protowire.Number = 7
+	txnFieldQuiet       protowire.Number = 8
 
 	cmpFieldKind     protowire.Number = 1
 	cmpFieldKey      protowire.Number = 2
@@ -123,7 +124,7 @@ func EncodeTxn(t *Txn) []byte {
 	if len(t.Reply) > 0 {
 		b = appendBytes(b, txnFieldReply, t.Reply)
 	}
-	return b
+	return appendFlag(b, txnFieldQuiet, t.Quiet)
 }
 
 func encodeOp(o *Op) []byte {
@@ -221,6 +222,8 @@ func DecodeTxn(b []byte) (Txn, error) {
 			return err
 		case txnFieldReply:
 			t.Reply = v
+		case txnFieldQuiet:
+			t.Quiet = n != 0
 		default:
 			return unknownField("txn", num)
 		}

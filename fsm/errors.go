@@ -26,6 +26,9 @@ var (
 	ErrCorrupt = errors.New("corrupt data")
 	// ErrUnknownType: bytes are of a newer format than this binary knows.
 	ErrUnknownType = errors.New("unknown type")
+	// ErrFeatureLevel: an operation that a member of the cluster may not know yet;
+	// nothing was done.
+	ErrFeatureLevel = errors.New("beyond the cluster's feature level")
 	// ErrNoSpace: the disk's free-space reserve is reached; writes are refused.
 	ErrNoSpace = errors.New("no space left for writes")
 )

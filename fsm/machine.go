@@ -234,6 +234,13 @@ func (f *FSM) Revision() Revision {
 	return f.meta.Revision
 }
 
+// FeatureLevel is the level that the cluster has agreed on, 0 in a new state.
+func (f *FSM) FeatureLevel() uint32 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.meta.FeatureLevel
+}
+
 // Applied returns the raft index of the last applied command or configuration.
 func (f *FSM) Applied() uint64 {
 	f.mu.Lock()

@@ -129,7 +129,7 @@ func (a *applier) place(o *Object) error {
 
 func (a *applier) event(t *Txn, i int, o, old *Object, e Event) error {
 	e.Path, e.Position, e.RequestID, e.UserID, e.Time = o.Path, i, t.RequestID, t.UserID, t.Now
-	e.LastModified, e.Inherited = o.LastModified, t.Ops[i].Inherited
+	e.LastModified, e.Inherited, e.Quiet = o.LastModified, t.Ops[i].Inherited, t.Quiet
 	if old.Exists() && old.Of == nil { // an entry has no version to refer to
 		e.OldRevision, e.OldLastModified, e.OldACL = old.Revision, old.LastModified, old.ACL
 	}

@@ -24,6 +24,7 @@ const (
 	evFieldOldACL          protowire.Number = 10
 	evFieldNewACL          protowire.Number = 11
 	evFieldInherited       protowire.Number = 12
+	evFieldQuiet           protowire.Number = 13
 )
 
 func encodeEvent(e *Event) []byte {
@@ -48,7 +49,7 @@ func encodeEvent(e *Event) []byte {
 	for _, p := range e.Inherited {
 		b = appendString(b, evFieldInherited, p)
 	}
-	return b
+	return appendFlag(b, evFieldQuiet, e.Quiet)
 }
 
 func decodeEvent(v []byte, e *Event) error {
@@ -81,6 +82,8 @@ func decodeEvent(v []byte, e *Event) error {
 			e.NewACL = b
 		case evFieldInherited:
 			e.Inherited = append(e.Inherited, string(b))
+		case evFieldQuiet:
+			e.Quiet = n != 0
 		default:
 			return unknownField("event", num)
 		}

@@ -95,6 +95,7 @@ type Txn struct {
 	Compares    []Compare
 	Ops         []Op
 	Reply       []byte // opaque to the state machine: how to render the answer again
+	Quiet       bool   // no notifier is told (import)
 }
 
 // Changes reports whether t has anything to apply.
@@ -183,6 +184,7 @@ type Event struct {
 	OldACL          ACL
 	NewACL          ACL
 	Inherited       []string // principals that could read it through its parents
+	Quiet           bool     // no notifier is told; feeds show it
 }
 
 // Notifier is a registered consumer of events and how far it has come.

@@ -69,8 +69,14 @@ func readAdmin(in io.Reader, v any) error {
 // node. What plan reads must still hold when they are applied, else plan runs
 // again: it must have no effects of its own. Without operations nothing is written.
 func (n *Node) adminWrite(ctx context.Context, plan func(v *fsm.View) ([]fsm.Op, error)) (fsm.Revision, error) {
+	return n.adminPropose(ctx, false, plan)
+}
+
+// adminPropose is adminWrite; with quiet no notifier is told of it.
+func (n *Node) adminPropose(ctx context.Context, quiet bool, plan func(v *fsm.View) ([]fsm.Op, error)) (fsm.Revision, error) {
 	for range adminConflicts {
 		t, revision, err := n.adminPlan(ctx, plan)
+		t.Quiet = quiet
 		if err != nil || len(t.Ops) == 0 {
 			return revision, err
 		}

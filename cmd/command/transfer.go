@@ -38,6 +38,7 @@ type importFlags struct {
 	from    transfer.From
 	buckets []string
 	dry     bool
+	notify  bool
 }
 
 func importCommand() *cobra.Command {
@@ -68,6 +69,7 @@ func importCommand() *cobra.Command {
 	flags.StringVar(&f.from.Permissions, "permissions-from", "", "the `DSN` of Kinto's permissions, if they are in another database")
 	flags.StringVar(&f.from.User, "auth", "", "authenticate at the URL as `USER:PASSWORD` (default $QUINTO_IMPORT_AUTH)")
 	flags.StringSliceVar(&f.buckets, "bucket", nil, "only this bucket `ID`; may be repeated")
+	flags.BoolVar(&f.notify, "notify", false, "tell webhooks and other event listeners of what is imported (default: live streams only)")
 	flags.BoolVar(&f.dry, "dry-run", false, "read and check everything, write nothing")
 	_ = c.MarkFlagRequired("from") // the flag exists
 	f.add(c)
@@ -98,7 +100,7 @@ func (f *importFlags) run(ctx context.Context, c *cobra.Command, settings *confi
 }
 
 func (f *importFlags) transfer(ctx context.Context, source transfer.Source, conn adminConn, settings *config.Config) (report *transfer.Report, err error) {
-	o := transfer.Options{Source: source, Target: &importTarget{conn}, Selected: f.buckets, Dry: f.dry, Limits: jsonLimits(settings)}
+	o := transfer.Options{Source: source, Target: &importTarget{conn, f.notify}, Selected: f.buckets, Dry: f.dry, Limits: jsonLimits(settings)}
 	if !f.dry {
 		job := strings.Join(append([]string{source.Name()}, f.buckets...), " ")
 		if o.Checkpoint, err = transfer.OpenCheckpoint(filepath.Join(settings.Cluster.DataDir, checkpointFile), job); err != nil {
@@ -129,7 +131,10 @@ func jsonLimits(c *config.Config) canon.Limits {
 }
 
 // importTarget is a node behind the admin channel.
-type importTarget struct{ conn adminConn }
+type importTarget struct {
+	conn   adminConn
+	notify bool
+}
 
 // Plurals implements transfer.Target.
 func (t *importTarget) Plurals(ctx context.Context) (plurals []string, err error) {
@@ -139,7 +144,7 @@ func (t *importTarget) Plurals(ctx context.Context) (plurals []string, err error
 
 // Take implements transfer.Target.
 func (t *importTarget) Take(ctx context.Context, items []transfer.Item, dry bool) (done transfer.Done, err error) {
-	err = adminJSON(ctx, t.conn, importCall.name, transfer.Batch{Dry: dry, Items: items}, &done)
+	err = adminJSON(ctx, t.conn, importCall.name, transfer.Batch{Dry: dry, Notify: t.notify, Items: items}, &done)
 	return done, err
 }
 
@@ -172,7 +177,7 @@ var importCall = adminCall{name: "import", run: func(ctx context.Context, n *Nod
 	p := transfer.Planner{Kinds: kinds, Limits: jsonLimits(n.config), RecordBytes: n.config.Limits.RecordBytes}
 	var done transfer.Done
 	for attempt := 1; ; attempt++ {
-		_, err = n.adminWrite(ctx, func(v *fsm.View) (ops []fsm.Op, err error) {
+		_, err = n.adminPropose(ctx, !b.Notify, func(v *fsm.View) (ops []fsm.Op, err error) {
 			ops, done, err = p.Plan(v, b.Items, b.Dry)
 			if b.Dry {
 				ops = nil

@@ -258,6 +258,7 @@ func (r *run) verify(ctx context.Context) error {
 
 // Batch is what a command sends to a node.
 type Batch struct {
-	Dry   bool   `json:"dry"`
-	Items []Item `json:"items"`
+	Dry    bool   `json:"dry"`
+	Notify bool   `json:"notify"` // event listeners are told
+	Items  []Item `json:"items"`
 }

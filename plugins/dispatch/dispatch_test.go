@@ -486,3 +486,30 @@ func TestPauses(t *testing.T) {
 		}
 	}
 }
+
+// What was written quietly, as by an import, is told to nobody, also not to a lane
+// that is read again later; what follows is.
+func TestQuietEventsAreNotDelivered(t *testing.T) {
+	c := newCluster(t)
+	n, r := &node{c}, &receiver{name: "hook"}
+	c.lead(n)
+	start(t, quick(n, r))
+	until(t, "registration", func() bool { return c.notifier("hook").Hash != nil })
+	r.failWith(func(plugins.Delivery) error { return errDown }) // so that the lane falls behind
+	c.write(put(record(1, 0), `{"a":0}`))
+	for i := range 100 {
+		if _, err := c.log(fsm.Txn{Now: n.Now(), Quiet: true, Ops: []fsm.Op{put(record(1, i+1), `{}`), put(record(2, i+1), `{}`)}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c.write(put(record(1, 500), `{"a":1}`))
+	c.write(put(record(2, 500), `{"a":2}`))
+	r.failWith(nil)
+	until(t, "the loud ones", func() bool { return len(r.taken()) >= 3 })
+	until(t, "the cursor", func() bool { return c.notifier("hook").Cursor == 203 })
+	for _, d := range r.taken() {
+		if d.Event.Quiet {
+			t.Errorf("delivered %s", d.Event.Path)
+		}
+	}
+}

@@ -74,7 +74,7 @@ func (r *runner) forward(v *fsm.View) error {
 			end = e.Revision - 1
 			return false
 		}
-		if r.n.Match(e) {
+		if r.matches(e) {
 			r.place(e)
 		}
 		return true
@@ -85,6 +85,9 @@ func (r *runner) forward(v *fsm.View) error {
 	}
 	return err
 }
+
+// matches tells whether the notifier is told of e.
+func (r *runner) matches(e *fsm.Event) bool { return !e.Quiet && r.n.Match(e) }
 
 // place puts an event from beyond the frontier into its lane.
 func (r *runner) place(e *fsm.Event) {
@@ -142,7 +145,7 @@ func (r *runner) refill(v *fsm.View) error {
 			end = e.Revision - 1
 			return false
 		}
-		if r.n.Match(e) && !r.again(e) {
+		if r.matches(e) && !r.again(e) {
 			open--
 		}
 		return true

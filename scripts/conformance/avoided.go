@@ -28,5 +28,6 @@ var avoided = []avoidance{
 	{"comparing and sorting lists and objects", "memory", "Python cannot order some of them, and orders others not as jsonb does"},
 	{"-0.0, 1e22, integers beyond 64 bit, U+0000", "postgresql", "jsonb prints them in another form, whose length HEAD tells, or refuses them (scenario: numbers read back from PostgreSQL)"},
 	{"two objects of a list with one time in the far past", "postgresql", "Kinto answers 409 (scenario: Retry-After of a conflict); where a copied time leads to it the sequence ends"},
+	{"a client's time that is the list's own", "postgresql", "PostgreSQL raises it to now, the memory backend and quinto by one (scenario: a last_modified equal to the list's timestamp is bumped)"},
 	{"exclude_ of nothing, gt_ of an empty list, _since=null", "postgresql", "accidents of SQL (scenarios: exclude_, filters that only PostgreSQL answers by type, _since of null on PostgreSQL)"},
 }

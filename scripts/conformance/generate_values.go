@@ -201,7 +201,11 @@ func (m *maker) stamp() string {
 		return fmt.Sprintf("{now+%d}", 100000*(1+m.r.IntN(3)))
 	case 1:
 		if len(m.steps) > 0 {
-			return fmt.Sprintf("{ts:g%d}", 1+m.r.IntN(min(len(m.steps), 5)))
+			offset := ""
+			if m.backend == "postgresql" { // never the list's own time
+				offset = "-1"
+			}
+			return fmt.Sprintf("{ts:g%d%s}", 1+m.r.IntN(min(len(m.steps), 5)), offset)
 		}
 	case 2:
 		if m.backend != "postgresql" {

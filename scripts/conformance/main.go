@@ -200,6 +200,7 @@ func choose(all []*Scenario, o options) ([]*Scenario, error) {
 		case sc.Backend != "" && sc.Backend != o.backend, !match.MatchString(sc.Name) && !match.MatchString(sc.File):
 		case external && sc.Settings != "":
 			skipped++
+		case o.nodes > 1 && sc.measures(): // each node counts what it answers, and forgets it when it is killed
 		default:
 			chosen = append(chosen, sc)
 		}

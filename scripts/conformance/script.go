@@ -75,6 +75,11 @@ var (
 	headerLine  = regexp.MustCompile(`^([A-Za-z][A-Za-z0-9-]*): ?(.*)$`)
 )
 
+// measures tells whether the scenario compares what a server counts.
+func (sc *Scenario) measures() bool {
+	return slices.ContainsFunc(sc.Requests, func(r *Request) bool { return r.Metrics != nil && !slices.Equal(r.Metrics, []string{"none"}) })
+}
+
 // LoadScript reads every *.txt of dir in the order of their names. An error names file and line.
 func LoadScript(dir string) (*Script, error) {
 	files, err := filepath.Glob(filepath.Join(dir, "*.txt"))
