@@ -1,9 +1,6 @@
 package api
 
 import (
-	"encoding/json"
-	"fmt"
-	"html"
 	"net/url"
 	"strconv"
 	"strings"
@@ -69,7 +66,7 @@ func (s *Server) redirect(r *resource.Request, path string, seconds int) *resour
 	if r.Query != "" {
 		location += "?" + r.Query
 	}
-	contentType, body := redirectPage(r.Header["accept"], location)
+	contentType, body := resource.RedirectPage(r.Header["accept"], location)
 	answer := &resource.Response{Status: fasthttp.StatusTemporaryRedirect, Body: []byte(body), Header: []resource.HeaderField{
 		{Name: "Content-Type", Value: contentType},
 		{Name: "Location", Value: r.Scheme + "://" + r.Host + location},
@@ -83,26 +80,4 @@ func (s *Server) redirect(r *resource.Request, path string, seconds int) *resour
 			expires, resource.HeaderField{Name: "Last-Modified", Value: httpDate(now)}, resource.HeaderField{Name: "Pragma", Value: "no-cache"})
 	}
 	return s.unrouted(r, answer)
-}
-
-func redirectPage(accept, location string) (contentType, body string) {
-	const text = "The resource has been moved to %s; you should be redirected automatically."
-	has := func(parts ...string) bool {
-		for _, p := range parts {
-			if strings.Contains(accept, p) {
-				return true
-			}
-		}
-		return false
-	}
-	switch {
-	case has("text/html", "text/*", "*/*"):
-		return "text/html; charset=UTF-8", fmt.Sprintf("<html>\n <head>\n  <title>307 Temporary Redirect</title>\n </head>\n <body>\n"+
-			"  <h1>307 Temporary Redirect</h1>\n  "+text+"\n\n\n </body>\n</html>", html.EscapeString(location))
-	case has("application/json", "application/*"):
-		message, _ := json.Marshal(fmt.Sprintf(text, location) + "\n\n") // a string always has JSON
-		return "application/json", fmt.Sprintf(`{"message": %s, "code": "307 Temporary Redirect", "title": "Temporary Redirect"}`, message)
-	default:
-		return "text/plain; charset=UTF-8", "307 Temporary Redirect\n\n" + fmt.Sprintf(text, location) + "\n\n"
-	}
 }

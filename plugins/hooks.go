@@ -55,6 +55,15 @@ type Veto struct {
 	// Location and Name make it a 400 about one part of the request, as in "body" and
 	// "data.id", in the form of Kinto's other ones.
 	Location, Name string
+	// Problems make it a 400 about several parts of the request.
+	Problems []Problem
+}
+
+// Problem is one thing that is wrong with a request, as the details of Kinto's 400
+// list them.
+type Problem struct {
+	Location, Name, Description string
+	Errno                       int // 0: none is told
 }
 
 // Error implements error.
@@ -62,6 +71,9 @@ func (v *Veto) Error() string { return fmt.Sprintf("refused with %d: %s", v.HTTP
 
 // HTTPStatus returns Status, or 403 when it is not a 4xx.
 func (v *Veto) HTTPStatus() int {
+	if len(v.Problems) > 0 {
+		return http.StatusBadRequest
+	}
 	if v.Status < 400 || v.Status > 499 {
 		return http.StatusForbidden
 	}

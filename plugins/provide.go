@@ -139,6 +139,14 @@ type CapabilityProvider interface {
 	Capabilities() []Capability
 }
 
+// Preparer is a CapabilityProvider that has to ask somebody else before it can tell
+// its capabilities.
+type Preparer interface {
+	// Prepare returns a *Later when slow work has to be done before Capabilities is
+	// asked, and nil otherwise. Any other error fails the request for the hello view.
+	Prepare(ctx context.Context) error
+}
+
 // UserInfo adds members to "user" of the hello view, by name, as JSON.
 type UserInfo interface {
 	UserInfo(ctx context.Context, userID string, r fsm.Reader) (map[string][]byte, error)
@@ -160,7 +168,8 @@ type Route struct {
 	Handle func(ctx context.Context, r *RouteRequest) *RouteResponse
 	// Plan decides on the leader what to write and what to answer; it may be asked
 	// twice about one request and must have no effects of its own. What it reads
-	// with Get and Groups becomes part of the decision. A *Veto refuses the request.
+	// with Get and Groups becomes part of the decision. A *Veto refuses the request, a
+	// *Later has slow work done before it is asked again.
 	Plan func(ctx context.Context, r *RouteRequest) (*RoutePlan, error)
 }
 
@@ -184,6 +193,9 @@ type RouteResponse struct {
 	Status int
 	Header map[string]string
 	Body   []byte
+	// Redirect, when not empty, makes it a 307 to this URL with the page of Kinto's
+	// framework; Status and Body do not count.
+	Redirect string
 	// Err, when not nil, stands in place of all that: ErrDenied, a *Veto, or whatever
 	// is a 500.
 	Err error
@@ -193,6 +205,10 @@ type RouteResponse struct {
 type RoutePlan struct {
 	Ops      []fsm.Op
 	Response RouteResponse
+	// Unstored, when not nil, is answered instead of Response to the request whose Ops
+	// are committed now. It may hold secrets: it is not in the log. A request that is
+	// repeated after its answer was lost, and a part of a batch, get Response.
+	Unstored *RouteResponse
 }
 
 // RouteProvider adds endpoints. It is asked once, after Validate.

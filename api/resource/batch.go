@@ -318,7 +318,7 @@ func (p *planner) part(r *Request, decodes bool) (*outline, error) {
 	if err == nil {
 		return out, nil
 	}
-	if errors.Is(err, errWrites) {
+	if errors.Is(err, errWrites) || later(err) != nil {
 		return nil, err
 	}
 	f := p.s.failure(err)

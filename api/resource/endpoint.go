@@ -129,7 +129,7 @@ func (p *planner) endpoint(r *Request, at *endpoint) (*outline, error) {
 		Body: r.Body, UserID: who.user, Principals: who.principals, View: p.state, Now: p.now, Client: r.Client}
 	if route.Plan == nil {
 		got := route.Handle(p.ctx, asked)
-		return routeOutline(got), p.refusal(got.Err, who)
+		return routeOutline(got, r), p.refusal(got.Err, who)
 	}
 	plan, err := route.Plan(p.ctx, asked)
 	if err == nil {
@@ -144,7 +144,11 @@ func (p *planner) endpoint(r *Request, at *endpoint) (*outline, error) {
 			return nil, err
 		}
 	}
-	return routeOutline(&plan.Response), nil
+	out := routeOutline(&plan.Response, r)
+	if plan.Unstored != nil {
+		out.unstored = routeOutline(plan.Unstored, r)
+	}
+	return out, nil
 }
 
 // refusal makes the answer of a plugin's error.
@@ -156,7 +160,13 @@ func (p *planner) refusal(err error, who *identity) error {
 }
 
 // routeOutline is a plugin's answer as an outline.
-func routeOutline(got *plugins.RouteResponse) *outline {
+func routeOutline(got *plugins.RouteResponse, r *Request) *outline {
+	if got.Redirect != "" {
+		contentType, body := RedirectPage(r.Header["accept"], got.Redirect)
+		out := &outline{status: http.StatusTemporaryRedirect, fields: []HeaderField{{"Content-Type", contentType}, {"Location", got.Redirect}}}
+		out.literal([]byte(body))
+		return out
+	}
 	out := &outline{status: got.Status}
 	if !slices.ContainsFunc(slices.Collect(maps.Keys(got.Header)), func(name string) bool { return strings.EqualFold(name, "content-type") }) {
 		out.fields = append(out.fields, contentTypeField)

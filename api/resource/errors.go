@@ -117,6 +117,7 @@ type problem struct {
 	noName      bool        // name is null
 	value       canon.Value // the name, where it is no string; name is its text
 	description string
+	errno       int // of this entry; 0: left out
 }
 
 func (p *problem) key() string {
@@ -170,7 +171,11 @@ func (p *problem) append(b []byte) []byte {
 	default:
 		b = canon.AppendString(b, p.name)
 	}
-	return append(canon.AppendString(append(b, `,"description":`...), p.description), '}')
+	b = canon.AppendString(append(b, `,"description":`...), p.description)
+	if p.errno != 0 {
+		b = strconv.AppendInt(append(b, `,"errno":`...), int64(p.errno), 10)
+	}
+	return append(b, '}')
 }
 
 // validation is invalid as found by the schema of a request.

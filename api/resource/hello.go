@@ -73,6 +73,11 @@ func (p *planner) hello(r *Request) (*outline, error) {
 	b = append(b, `,"capabilities":{`...)
 	capabilities := p.s.capabilities
 	for _, more := range p.s.moreCapabilities {
+		if slow, ok := more.(plugins.Preparer); ok {
+			if err := slow.Prepare(p.ctx); err != nil {
+				return nil, err
+			}
+		}
 		capabilities = append(slices.Clip(capabilities), more.Capabilities()...)
 	}
 	for i, c := range capabilities {

@@ -22,8 +22,10 @@ type outline struct {
 	viewed bool    // a 401 that the permissions did not give; only while a batch is made
 	// ownCORS: the headers of CORS are among the fields. Not stored.
 	ownCORS bool
-	parts   []part
-	batch   []entry // the answers of a batch; then parts are not used
+	// unstored is answered instead when the transaction is committed now. Not stored.
+	unstored *outline
+	parts    []part
+	batch    []entry // the answers of a batch; then parts are not used
 }
 
 // opRange names ops [from, to) of the transaction; empty: none.

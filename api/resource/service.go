@@ -300,6 +300,13 @@ func (s *Service) jsonLimits() canon.Limits {
 func (s *Service) retryAfter() int { return int(s.cfg.Timeouts.RetryAfter / time.Second) }
 
 func vetoed(v *plugins.Veto) *Failure {
+	if len(v.Problems) > 0 {
+		problems := make([]problem, 0, len(v.Problems))
+		for _, p := range v.Problems {
+			problems = append(problems, problem{location: p.Location, name: p.Name, description: p.Description, errno: p.Errno})
+		}
+		return invalid(problems...)
+	}
 	if v.Location != "" {
 		return invalid(problem{location: v.Location, name: v.Name, description: v.Message})
 	}

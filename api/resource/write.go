@@ -282,7 +282,11 @@ func (s *Service) proposeExclusive(ctx context.Context, r *Request, spec *batchS
 // Apply knew already answers as the first one did.
 func (s *Service) committed(ctx context.Context, r *Request, d *decision, res *fsm.Result) *Response {
 	if res.Replayed == nil {
-		resp := s.finish(d.out, nil, result(res.Objects), res.Revision)
+		out := d.out
+		if out.unstored != nil {
+			out = out.unstored
+		}
+		resp := s.finish(out, nil, result(res.Objects), res.Revision)
 		resp.UserID = d.txn.UserID
 		return resp
 	}

@@ -13,6 +13,7 @@ import (
 	_ "quinto/plugins/defaultbucket"
 	_ "quinto/plugins/flush"
 	_ "quinto/plugins/history"
+	_ "quinto/plugins/openid"
 	_ "quinto/plugins/prometheus"
 	_ "quinto/plugins/statsd"
 )
