@@ -147,6 +147,10 @@ schemathesis: build ## 10,000 requests generated from the API document
 schemathesis-small: build ## as many of them as a minute allows
 	scripts/schemathesis --requests 1000 --seconds 55
 
+.PHONY: slow
+slow: build ## 2,000 slow connections on each port, and what others notice (docs/results/slow.md)
+	QUINTO_BIN=$(BIN) $(call script,slow) -out docs/results/slow.md
+
 .PHONY: bench
 bench: build ## figures beside real Kinto on PostgreSQL, as ratios
 	@scripts/lib/tools.sh venv postgres >/dev/null

@@ -35,6 +35,8 @@ type Options struct {
 	Flags    []string // further flags of `quinto start`
 	Env      []string // further environment, as NAME=value
 	Network  *Network // a namespace for each node; nil: all on loopback
+	// NodeFlags are further flags of one node; nil: none.
+	NodeFlags func(n *Node) []string
 }
 
 // Cluster is a set of nodes that share an INI file.

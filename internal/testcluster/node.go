@@ -70,6 +70,9 @@ func (n *Node) Start(flags ...string) error {
 		}
 	}
 	args = append(append(args, n.cluster.opt.Flags...), flags...)
+	if n.cluster.opt.NodeFlags != nil {
+		args = append(args, n.cluster.opt.NodeFlags(n)...)
+	}
 	n.cmd = exec.Command(n.cluster.opt.Binary, args...)
 	n.cmd.Dir = n.cluster.opt.WorkDir
 	n.cmd.Env = append(os.Environ(), n.cluster.opt.Env...)

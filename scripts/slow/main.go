@@ -1,0 +1,236 @@
+// Command slow measures what slow and silent connections cost everybody else: the
+// latency of a few honest clients without and with thousands of connections that
+// send a byte now and then, on each port of a cluster of three.
+//
+//	go run ./scripts/slow [-connections 2000] [-seconds 5] [-rounds 4] [-out FILE]
+//
+// QUINTO_BIN names the binary. Rounds with and without alternate, so that the
+// machine's other work falls on both. The exit code is 1 if the median ratio of the
+// p99s is 2 or more, or an honest request failed.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"quinto/internal/testcluster"
+)
+
+const (
+	clients  = 8
+	maxRatio = 2.0
+	drip     = 2 * time.Second // between two bytes of a slow connection
+	warmUp   = 2 * time.Second
+	settle   = time.Second // a flood stands before it is measured
+)
+
+// flood is a way to be slow on a port.
+type flood struct {
+	name string
+	addr func(n *testcluster.Node) string
+	head string // sent at once; afterwards a byte each drip
+	next string
+}
+
+var floods = []flood{
+	{"HTTP, a header that never ends", func(n *testcluster.Node) string { return n.HTTP }, "GET /v1/ HTTP/1.1\r\nHost: x\r\nX-A: ", "a"},
+	{"HTTP, a body that never ends", func(n *testcluster.Node) string { return n.HTTP },
+		"POST /v1/buckets HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 4000\r\n\r\n{", " "},
+	{"HTTP, nothing at all", func(n *testcluster.Node) string { return n.HTTP }, "", ""},
+	{"cluster port, half a preamble", func(n *testcluster.Node) string { return n.Peer }, "QNTO", "\x01"},
+	{"gossip port, half a message", func(n *testcluster.Node) string { return n.Gossip }, "\x0a", "\x00"},
+}
+
+func main() {
+	connections := flag.Int("connections", 2000, "slow connections at a time")
+	seconds := flag.Int("seconds", 5, "length of a measurement")
+	rounds := flag.Int("rounds", 4, "measurements with and without, for each way to be slow")
+	out := flag.String("out", "", "write the table to this file too")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	bad, err := run(ctx, *connections, *rounds, time.Duration(*seconds)*time.Second, *out)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "slow:", err)
+	}
+	if bad || err != nil {
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, connections, rounds int, length time.Duration, out string) (bad bool, err error) {
+	dir, err := os.MkdirTemp("", "quinto-slow")
+	if err != nil {
+		return true, err
+	}
+	defer os.RemoveAll(dir)
+	c, err := testcluster.New(testcluster.Options{Dir: dir, Nodes: 3})
+	if err != nil {
+		return true, err
+	}
+	defer func() { err = errors.Join(err, c.Close()) }()
+	if err := c.Start(ctx); err != nil {
+		return true, err
+	}
+	for _, path := range []string{"/buckets/slow", "/buckets/slow/collections/c"} {
+		if code, body, err := c.Nodes[0].Do(ctx, http.MethodPut, path, nil, nil); err != nil || code >= 300 {
+			return true, fmt.Errorf("%s: %d %s %w", path, code, body, err)
+		}
+	}
+	if _, _, err := measure(ctx, c, warmUp); err != nil {
+		return true, err
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "# Slow connections\n\nMade by `make slow`: %d slow connections on one node of three, %d honest clients that read and write through all three; "+
+		"%d rounds with and without in turn, %s each; %d processors. A slow connection that is closed by the server comes again at once.\n\n"+
+		"| slow connections | p50 without | p50 with | p99 without | p99 with | ratio of p99s, median of the rounds | requests | failed |\n| --- | --- | --- | --- | --- | --- | --- | --- |\n",
+		connections, clients, rounds, length, runtime.NumCPU())
+	for _, f := range floods {
+		row, ratio, failed, err := compare(ctx, c, f, connections, rounds, length)
+		if err != nil {
+			return true, err
+		}
+		bad = bad || ratio >= maxRatio || failed > 0
+		fmt.Println(row)
+		b.WriteString(row + "\n")
+	}
+	if out != "" {
+		err = os.WriteFile(out, []byte(b.String()), 0o600)
+	}
+	return bad, err
+}
+
+// compare measures rounds without and with f and returns a row of the table.
+func compare(ctx context.Context, c *testcluster.Cluster, f flood, connections, rounds int, length time.Duration) (row string, ratio float64, failed int, err error) {
+	var without, with []time.Duration
+	var ratios []float64
+	for range rounds {
+		a, bad, err := measure(ctx, c, length)
+		if err != nil {
+			return "", 0, 0, err
+		}
+		failed += bad
+		held, cancel := context.WithCancel(ctx)
+		var wg sync.WaitGroup
+		var open atomic.Int64
+		for range connections {
+			wg.Go(func() { f.hold(held, f.addr(c.Nodes[0]), &open) })
+		}
+		time.Sleep(settle)
+		b, bad, err := measure(ctx, c, length)
+		stood := open.Load()
+		cancel()
+		wg.Wait()
+		if err != nil {
+			return "", 0, 0, err
+		}
+		failed += bad
+		ratios = append(ratios, float64(quantile(b, 99))/float64(quantile(a, 99)))
+		without, with = append(without, a...), append(with, b...)
+		fmt.Fprintf(os.Stderr, "%s: p99 %s without, %s with %d open\n", f.name, quantile(a, 99), quantile(b, 99), stood)
+	}
+	slices.Sort(ratios)
+	ratio = (ratios[(len(ratios)-1)/2] + ratios[len(ratios)/2]) / 2
+	ms := func(d time.Duration) string { return fmt.Sprintf("%.1f ms", float64(d.Microseconds())/1000) }
+	row = fmt.Sprintf("| %s | %s | %s | %s | %s | %.2f | %d | %d |", f.name, ms(quantile(without, 50)), ms(quantile(with, 50)),
+		ms(quantile(without, 99)), ms(quantile(with, 99)), ratio, len(without)+len(with), failed)
+	return row, ratio, failed, nil
+}
+
+// hold keeps one slow connection open until ctx ends, and makes a new one when it
+// is closed.
+func (f flood) hold(ctx context.Context, addr string, open *atomic.Int64) {
+	var d net.Dialer
+	for ctx.Err() == nil {
+		conn, err := d.DialContext(ctx, "tcp", addr)
+		if err != nil {
+			select {
+			case <-ctx.Done():
+			case <-time.After(settle):
+			}
+			continue
+		}
+		open.Add(1)
+		f.trickle(ctx, conn)
+		open.Add(-1)
+		_ = conn.Close()
+	}
+}
+
+// trickle sends a byte each drip until the other side closes or ctx ends.
+func (f flood) trickle(ctx context.Context, conn net.Conn) {
+	closed := make(chan struct{})
+	go func() {
+		defer close(closed)
+		_, _ = conn.Read(make([]byte, 1))
+	}()
+	_, err := conn.Write([]byte(f.head))
+	tick := time.NewTicker(drip)
+	defer tick.Stop()
+	for err == nil {
+		select {
+		case <-ctx.Done():
+			return
+		case <-closed:
+			return
+		case <-tick.C:
+			_, err = conn.Write([]byte(f.next))
+		}
+	}
+}
+
+// measure lets honest clients work for a while and returns their latencies, sorted.
+func measure(ctx context.Context, c *testcluster.Cluster, length time.Duration) (all []time.Duration, failed int, err error) {
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	end := time.Now().Add(length)
+	for i := range clients {
+		wg.Go(func() {
+			var mine []time.Duration
+			bad := 0
+			for j := 0; time.Now().Before(end) && ctx.Err() == nil; j++ {
+				n := c.Nodes[(i+j)%len(c.Nodes)]
+				method, body := http.MethodGet, []byte(nil)
+				if j == 0 || j%4 == 0 {
+					method, body = http.MethodPut, []byte(`{"data":{"x":1}}`)
+				}
+				path := fmt.Sprintf("/buckets/slow/collections/c/records/r%d", i)
+				begun := time.Now()
+				code, _, err := n.Do(ctx, method, path, body, nil)
+				if mine = append(mine, time.Since(begun)); (err != nil || code >= 300) && ctx.Err() == nil {
+					bad++
+				}
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			all, failed = append(all, mine...), failed+bad
+		})
+	}
+	wg.Wait()
+	slices.Sort(all)
+	if len(all) == 0 {
+		return nil, failed, errors.New("nothing measured")
+	}
+	return all, failed, ctx.Err()
+}
+
+// quantile returns the p-th percentile.
+func quantile(all []time.Duration, p int) time.Duration {
+	if !slices.IsSorted(all) {
+		slices.Sort(all)
+	}
+	return all[min(len(all)*p/100, len(all)-1)]
+}
