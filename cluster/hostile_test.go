@@ -142,7 +142,7 @@ func TestHostileBytesOnTheClusterPort(t *testing.T) {
 			waitFor(t, "the connections to be closed", func() bool {
 				n.mux.mu.Lock()
 				defer n.mux.mu.Unlock()
-				return n.mux.inbound <= 1 // its own
+				return n.mux.inbound <= 1 && len(n.mux.greeting) == 0 // its own
 			})
 		})
 	}

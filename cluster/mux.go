@@ -53,7 +53,7 @@ const (
 
 // MaxGreeting bounds the accepted connections that have not said yet who they are.
 // Beyond it the oldest goes: strangers who say nothing never keep a member out.
-const MaxGreeting = 128
+const MaxGreeting = 2048
 
 var refusals = map[byte]error{
 	refuseVersion:    errors.New("peer speaks another version"),
@@ -74,6 +74,9 @@ type hello struct {
 	To       string // name of the node meant
 	Proven   bool   // a certificate says that it is From; not in the encoding
 }
+
+// errTooMany: MaxConns that have said who they are.
+var errTooMany = errors.New("too many connections")
 
 // errSpeaksTLS: a handshake came where a preamble should.
 var errSpeaksTLS = errors.New("the other side speaks TLS")
@@ -140,12 +143,13 @@ type mux struct {
 	wg     sync.WaitGroup
 	closed chan struct{}
 
-	refused refusalLog
+	refused     refusalLog
+	maxGreeting int
 
 	mu       sync.Mutex
 	conns    map[*muxConn]struct{}
 	greeting []*muxConn // accepted, have not said yet who they are; the oldest first
-	inbound  int
+	inbound  int        // accepted, and have said it
 	severed  bool
 	shutdown bool
 }
@@ -156,6 +160,7 @@ type muxConn struct {
 	raw     net.Conn // below TLS
 	m       *mux
 	inbound bool
+	counted bool                       // in m.inbound
 	peer    atomic.Pointer[provenPeer] // once it has been greeted under TLS
 	once    sync.Once
 }
@@ -167,7 +172,7 @@ func (c *muxConn) Close() error {
 	c.once.Do(func() {
 		c.m.mu.Lock()
 		delete(c.m.conns, c)
-		if c.inbound {
+		if c.counted {
 			c.m.inbound--
 		}
 		c.m.mu.Unlock()
@@ -181,7 +186,7 @@ func newMux(cfg *Config) (*mux, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cluster: listen on %q: %w", cfg.ClusterAddr, err)
 	}
-	return &mux{cfg: cfg, ln: ln, raft: make(chan net.Conn), closed: make(chan struct{}), conns: map[*muxConn]struct{}{}}, nil
+	return &mux{cfg: cfg, ln: ln, maxGreeting: MaxGreeting, raft: make(chan net.Conn), closed: make(chan struct{}), conns: map[*muxConn]struct{}{}}, nil
 }
 
 // start begins to accept; self, admit and serve must be set.
@@ -211,12 +216,11 @@ func (m *mux) track(raw, conn net.Conn, inbound bool) *muxConn {
 	c := &muxConn{Conn: conn, raw: raw, m: m, inbound: inbound}
 	var oldest *muxConn
 	m.mu.Lock()
-	ok := !m.severed && !m.shutdown && (!inbound || m.inbound < MaxConns)
+	ok := !m.severed && !m.shutdown
 	if ok {
 		m.conns[c] = struct{}{}
 		if inbound {
-			m.inbound++
-			if m.greeting = append(m.greeting, c); len(m.greeting) > MaxGreeting {
+			if m.greeting = append(m.greeting, c); len(m.greeting) > m.maxGreeting {
 				oldest = m.greeting[0]
 				m.greeting = m.greeting[1:]
 			}
@@ -234,20 +238,32 @@ func (m *mux) track(raw, conn net.Conn, inbound bool) *muxConn {
 	return c
 }
 
-// greeted takes c from those that have not said who they are.
-func (m *mux) greeted(c *muxConn) {
+// greeted takes c from those that have not said who they are. If it is known now, it
+// has to be among the MaxConns.
+func (m *mux) greeted(c *muxConn, known bool) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if i := slices.Index(m.greeting, c); i >= 0 {
 		m.greeting = slices.Delete(m.greeting, i, i+1)
 	}
+	if _, open := m.conns[c]; !known || !open {
+		return nil // closed meanwhile, or soon
+	}
+	if m.inbound >= MaxConns {
+		return errTooMany
+	}
+	m.inbound++
+	c.counted = true
+	return nil
 }
 
 // greet checks certificate and preamble of an accepted connection and hands it on.
 func (m *mux) greet(c *muxConn) {
 	_ = c.SetDeadline(time.Now().Add(preambleTimeout)) // a dead connection shows in the read
 	ch, h, err := m.introduce(c)
-	m.greeted(c)
+	if full := m.greeted(c, err == nil); err == nil {
+		err = full
+	}
 	if err != nil {
 		if kind := whyRefused(err, m.cfg.TLS != nil); kind != "" {
 			m.refused.say(m.cfg.Logger, kind, c.RemoteAddr(), "", err)

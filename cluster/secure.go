@@ -210,6 +210,8 @@ func whyRefused(err error, secure bool) (kind string) {
 		return "certificate is not for this use"
 	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, context.DeadlineExceeded):
 		return "said nothing in time"
+	case errors.Is(err, errTooMany):
+		return errTooMany.Error()
 	case errors.Is(err, errSpeaksTLS):
 		return "TLS on a plaintext port"
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, net.ErrClosed):

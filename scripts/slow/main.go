@@ -49,9 +49,11 @@ var floods = []flood{
 	{"HTTP, a header that never ends", func(n *testcluster.Node) string { return n.HTTP }, "GET /v1/ HTTP/1.1\r\nHost: x\r\nX-A: ", "a"},
 	{"HTTP, a body that never ends", func(n *testcluster.Node) string { return n.HTTP },
 		"POST /v1/buckets HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 4000\r\n\r\n{", " "},
+	{"HTTP, a body of 4 MiB that never ends", func(n *testcluster.Node) string { return n.HTTP },
+		"POST /v1/buckets HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 4194304\r\n\r\n{", " "},
 	{"HTTP, nothing at all", func(n *testcluster.Node) string { return n.HTTP }, "", ""},
 	{"cluster port, half a preamble", func(n *testcluster.Node) string { return n.Peer }, "QNTO", "\x01"},
-	{"gossip port, half a message", func(n *testcluster.Node) string { return n.Gossip }, "\x0a", "\x00"},
+	{"gossip port, half a message", func(n *testcluster.Node) string { return n.Gossip }, "\x06", ""},
 }
 
 func main() {
@@ -60,6 +62,7 @@ func main() {
 	rounds := flag.Int("rounds", 4, "measurements with and without, for each way to be slow")
 	out := flag.String("out", "", "write the table to this file too")
 	flag.Parse()
+	http.DefaultTransport.(*http.Transport).MaxIdleConnsPerHost = clients // else they dial anew all the time
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	bad, err := run(ctx, *connections, *rounds, time.Duration(*seconds)*time.Second, *out)
@@ -95,9 +98,9 @@ func run(ctx context.Context, connections, rounds int, length time.Duration, out
 	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "# Slow connections\n\nMade by `make slow`: %d slow connections on one node of three, %d honest clients that read and write through all three; "+
-		"%d rounds with and without in turn, %s each; %d processors. A slow connection that is closed by the server comes again at once.\n\n"+
+		"%d rounds with and without in turn, %s each; %d processors. A slow connection sends a byte every %s; one that the server closes comes again after as long.\n\n"+
 		"| slow connections | p50 without | p50 with | p99 without | p99 with | ratio of p99s, median of the rounds | requests | failed |\n| --- | --- | --- | --- | --- | --- | --- | --- |\n",
-		connections, clients, rounds, length, runtime.NumCPU())
+		connections, clients, rounds, length, runtime.NumCPU(), drip)
 	for _, f := range floods {
 		row, ratio, failed, err := compare(ctx, c, f, connections, rounds, length)
 		if err != nil {
@@ -150,23 +153,22 @@ func compare(ctx context.Context, c *testcluster.Cluster, f flood, connections, 
 	return row, ratio, failed, nil
 }
 
-// hold keeps one slow connection open until ctx ends, and makes a new one when it
-// is closed.
+// hold keeps one slow connection open until ctx ends, and makes a new one a while
+// after it was closed: one that came at once would be a flood, and not slow.
 func (f flood) hold(ctx context.Context, addr string, open *atomic.Int64) {
 	var d net.Dialer
 	for ctx.Err() == nil {
 		conn, err := d.DialContext(ctx, "tcp", addr)
-		if err != nil {
-			select {
-			case <-ctx.Done():
-			case <-time.After(settle):
-			}
-			continue
+		if err == nil {
+			open.Add(1)
+			f.trickle(ctx, conn)
+			open.Add(-1)
+			_ = conn.Close()
 		}
-		open.Add(1)
-		f.trickle(ctx, conn)
-		open.Add(-1)
-		_ = conn.Close()
+		select {
+		case <-ctx.Done():
+		case <-time.After(drip):
+		}
 	}
 }
 
