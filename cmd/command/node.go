@@ -232,7 +232,7 @@ func (n *Node) httpAddr() string {
 	if n.listener == nil {
 		return ""
 	}
-	return reachable(n.listener.Addr())
+	return advertised(n.listener.Addr(), n.config.Cluster.Address)
 }
 
 func (n *Node) service() (*resource.Service, error) {

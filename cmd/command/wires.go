@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"net"
 	"net/http"
 	"strconv"
 
@@ -139,4 +140,15 @@ func clientTrusting(caFile string) (*http.Client, error) {
 	}
 	transport.TLSClientConfig = &tls.Config{RootCAs: pool}
 	return &http.Client{Transport: transport}, nil
+}
+
+// advertised is the public port as other nodes show it: one that listens on all
+// addresses is called as the cluster port is, whose address others can reach.
+func advertised(public net.Addr, cluster string) string {
+	tcp, ok := public.(*net.TCPAddr)
+	host, _, err := net.SplitHostPort(cluster)
+	if !ok || !tcp.IP.IsUnspecified() || err != nil {
+		return reachable(public)
+	}
+	return net.JoinHostPort(host, strconv.Itoa(tcp.Port))
 }

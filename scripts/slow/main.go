@@ -33,6 +33,7 @@ const (
 	clients  = 8
 	maxRatio = 2.0
 	drip     = 2 * time.Second // between two bytes of a slow connection
+	comeBack = 5 * time.Second // after the server has closed one
 	warmUp   = 2 * time.Second
 	settle   = time.Second // a flood stands before it is measured
 )
@@ -98,9 +99,9 @@ func run(ctx context.Context, connections, rounds int, length time.Duration, out
 	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "# Slow connections\n\nMade by `make slow`: %d slow connections on one node of three, %d honest clients that read and write through all three; "+
-		"%d rounds with and without in turn, %s each; %d processors. A slow connection sends a byte every %s; one that the server closes comes again after as long.\n\n"+
+		"%d rounds with and without in turn, %s each; %d processors. A slow connection sends a byte every %s; one that the server closes comes again after %s.\n\n"+
 		"| slow connections | p50 without | p50 with | p99 without | p99 with | ratio of p99s, median of the rounds | requests | failed |\n| --- | --- | --- | --- | --- | --- | --- | --- |\n",
-		connections, clients, rounds, length, runtime.NumCPU(), drip)
+		connections, clients, rounds, length, runtime.NumCPU(), drip, comeBack)
 	for _, f := range floods {
 		row, ratio, failed, err := compare(ctx, c, f, connections, rounds, length)
 		if err != nil {
@@ -167,7 +168,7 @@ func (f flood) hold(ctx context.Context, addr string, open *atomic.Int64) {
 		}
 		select {
 		case <-ctx.Done():
-		case <-time.After(drip):
+		case <-time.After(comeBack):
 		}
 	}
 }
