@@ -64,10 +64,12 @@ func (d *differences) replace(by map[string][]string) {
 // leader's, by node, as far as the leader has been told; nil when all are equal, or
 // nothing is compared because there is no TLS.
 func (n *Node) SettingsDiffer() map[string][]string {
-	if d := n.differ.get(); len(d) > 0 {
-		return d
+	d := n.differ.get()
+	maps.DeleteFunc(d, func(node string, _ []string) bool { return !n.isMember(node) }) // one that has left
+	if len(d) == 0 {
+		return nil
 	}
-	return nil
+	return d
 }
 
 func (n *Node) marks() map[string][]byte { return n.cfg.SettingMarks([]byte(n.clusterID())) }

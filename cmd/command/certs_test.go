@@ -105,7 +105,7 @@ func TestHTTPS(t *testing.T) {
 		}
 		return answer, string(body)
 	}
-	if answer, body := get(p.url); answer.StatusCode != 200 || !strings.Contains(body, `"url":"`+p.url) {
+	if answer, body := get(p.url); answer.StatusCode != http.StatusOK || !strings.Contains(body, `"url":"`+p.url) {
 		t.Errorf("hello: %d %s", answer.StatusCode, body)
 	}
 	address := strings.TrimSuffix(strings.TrimPrefix(p.url, "https://"), "/v1/")
@@ -128,7 +128,7 @@ func TestHTTPS(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = silent.Close() }()
-	if answer, _ := get(p.url + "__lbheartbeat__"); answer.StatusCode != 200 {
+	if answer, _ := get(p.url + "__lbheartbeat__"); answer.StatusCode != http.StatusOK {
 		t.Error(answer.Status)
 	}
 }

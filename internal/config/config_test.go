@@ -382,3 +382,32 @@ func TestMarks(t *testing.T) {
 		t.Errorf("%q", got)
 	}
 }
+
+// What leaves the machine is protected, or the operator says that it is not to be.
+func TestWires(t *testing.T) {
+	const away = "quinto.cluster = 10.0.0.1:7000\nquinto.gossip = node.example:7001\nquinto.join = 10.0.0.2:7001, 10.0.0.3:7001\nquinto.expect = 3\n"
+	const tls = "quinto.cluster_tls_ca = a\nquinto.cluster_tls_cert = b\nquinto.cluster_tls_key = c\n"
+	for name, test := range map[string]struct{ app, want, warning string }{
+		"protected":   {away + tls + "quinto.gossip_key_file = k", "", ""},
+		"told so":     {away + "quinto.insecure_plaintext_cluster = true", "", "--insecure-plaintext-cluster"},
+		"no key":      {away + tls, "in plaintext", ""},
+		"no TLS":      {away + "quinto.gossip_key_file = k", "in plaintext", ""},
+		"half TLS":    {"quinto.cluster_tls_cert = b", "is given without quinto.cluster_tls_key", ""},
+		"half HTTPS":  {"quinto.http_tls_key = b", "is given without quinto.http_tls_cert", ""},
+		"all":         {"quinto.insecure_plaintext_cluster = true\nquinto.cluster = 0.0.0.0:7000", "as other nodes reach it", ""},
+		"label":       {"quinto.cluster_label = a b", "letters, digits", ""},
+		"empty host":  {"quinto.insecure_plaintext_cluster = true\nquinto.gossip = :7000", "as other nodes reach it", ""},
+		"one of many": {"quinto.cluster = 127.0.0.1:1\nquinto.gossip = 127.0.0.1:2\nquinto.join = 127.0.0.1:3 10.0.0.2:3", `"10.0.0.2:3" lies off this machine`, ""},
+	} {
+		c, err := Load(Options{Path: write(t, "[app:main]\n"+test.app+"\n")})
+		if test.want != "" {
+			if !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), test.want) {
+				t.Errorf("%s: %v", name, err)
+			}
+			continue
+		}
+		if err != nil || test.warning != "" != strings.Contains(strings.Join(c.Warnings(), "\n"), insecureWarning) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
