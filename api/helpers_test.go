@@ -93,6 +93,7 @@ func (n *fakeNode) Members(context.Context) ([]fsm.Member, error) { return n.mem
 func (n *fakeNode) Term() uint64                                  { return 7 }
 func (n *fakeNode) Ready() error                                  { return n.broken }
 func (n *fakeNode) WriteError() error                             { return n.full }
+func (n *fakeNode) Standing() (string, uint64)                    { return "leader", 0 }
 
 func newNode(t testing.TB) *fakeNode {
 	t.Helper()

@@ -62,6 +62,9 @@ type Node interface {
 	Ready() error
 	// WriteError returns why writes are refused here for now, or nil.
 	WriteError() error
+	// Standing returns the node's role ("leader", "follower", "nonvoter") and how many
+	// revisions it is behind the leader.
+	Standing() (role string, lag uint64)
 }
 
 // State is this node's own state; *fsm.FSM has it.

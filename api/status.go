@@ -64,17 +64,27 @@ func (s *Server) clusterStatus(ctx context.Context, r *resource.Request) *resour
 	if !s.mayKnow(ctx, r) {
 		return s.problem(errForbidden)
 	}
-	members, err := s.options.Node.Members(ctx)
+	status, err := StatusOf(ctx, s.options.Node, s.options.SettingsDiffer)
 	if err != nil {
 		s.logger.Warn("cluster status", "error", err)
 		return s.problem(errBusy)
 	}
-	status := ClusterStatus{Term: s.options.Node.Term(), Members: members}
-	if leader, ok := s.options.Node.Leader(); ok {
+	return jsonResponse(fasthttp.StatusOK, encode(status))
+}
+
+// StatusOf asks n, and through it all members, for the ClusterStatus; differ gives its
+// SettingsDiffer, nil leaves that out. The error is that of n's Members.
+func StatusOf(ctx context.Context, n Node, differ func() map[string][]string) (ClusterStatus, error) {
+	members, err := n.Members(ctx)
+	if err != nil {
+		return ClusterStatus{}, err
+	}
+	status := ClusterStatus{Term: n.Term(), Members: members}
+	if leader, ok := n.Leader(); ok {
 		status.Leader = leader.Name
 	}
-	if s.options.SettingsDiffer != nil {
-		status.SettingsDiffer = s.options.SettingsDiffer()
+	if differ != nil {
+		status.SettingsDiffer = differ()
 	}
 	if status.Members == nil {
 		status.Members = []fsm.Member{}
@@ -82,7 +92,7 @@ func (s *Server) clusterStatus(ctx context.Context, r *resource.Request) *resour
 	for _, m := range members {
 		status.Revision = max(status.Revision, m.Revision)
 	}
-	return jsonResponse(fasthttp.StatusOK, encode(status))
+	return status, nil
 }
 
 // clusterHash answers this node's NodeHash to those who may know it. Its view is

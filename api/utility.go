@@ -132,6 +132,8 @@ type heartbeatBody struct {
 	Writable   bool         `json:"writable"`   // its disk takes writes
 	Leader     bool         `json:"leader"`     // one is known
 	Revision   fsm.Revision `json:"revision"`   // of this node
+	Role       string       `json:"role"`       // leader, follower, or nonvoter
+	Lag        uint64       `json:"lag"`        // revisions behind the leader
 }
 
 // heartbeat checks that this node can read its own state and, within the
@@ -146,6 +148,7 @@ func (s *Server) heartbeat(ctx context.Context, _ *resource.Request) *resource.R
 		b.Revision, b.Storage, b.Permission = fresh, true, true
 		_, b.Leader = s.options.Node.Leader()
 	}
+	b.Role, b.Lag = s.options.Node.Standing()
 	b.Ready, b.Writable = s.options.Node.Ready() == nil, s.options.Node.WriteError() == nil
 	if b.Storage && b.Permission && b.Cache && b.Ready && b.Writable && b.Leader {
 		return jsonResponse(fasthttp.StatusOK, encode(b))

@@ -15,7 +15,7 @@ import (
 func TestHeartbeat(t *testing.T) {
 	s := start(t, nil)
 	a := s.send(t, "GET", "/v1/__heartbeat__", nil, "")
-	want := `{"storage":true,"permission":true,"cache":true,"ready":true,"writable":true,"leader":true,"revision":0}`
+	want := `{"storage":true,"permission":true,"cache":true,"ready":true,"writable":true,"leader":true,"revision":0,"role":"leader","lag":0}`
 	if a.StatusCode != http.StatusOK || string(a.body) != want {
 		t.Errorf("%d %s, want %s", a.StatusCode, a.body, want)
 	}
@@ -25,7 +25,7 @@ func TestHeartbeat(t *testing.T) {
 	}
 	s.node.full, s.node.broken = nil, errors.New("no leader")
 	a = s.send(t, "GET", "/v1/__heartbeat__", nil, "")
-	want = `{"storage":false,"permission":false,"cache":true,"ready":false,"writable":true,"leader":false,"revision":0}`
+	want = `{"storage":false,"permission":false,"cache":true,"ready":false,"writable":true,"leader":false,"revision":0,"role":"leader","lag":0}`
 	if a.StatusCode != http.StatusServiceUnavailable || string(a.body) != want {
 		t.Errorf("%d %s, want %s", a.StatusCode, a.body, want)
 	}

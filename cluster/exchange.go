@@ -105,6 +105,7 @@ func (n *Node) exchangeLoop() {
 		case <-n.ctx.Done():
 			return
 		}
+		n.mux.cutPeers(n.removed) // they dial again, and are told
 		n.exchange()
 	}
 }

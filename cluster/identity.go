@@ -111,6 +111,24 @@ func openIdentity(c *Config) (*identity, error) {
 	return id, nil
 }
 
+// NameOf returns the name of the node whose data directory dir is; "" when it has no
+// identity yet. ErrDamaged when that does not decode.
+func NameOf(dir string) (string, error) {
+	path := filepath.Join(dir, identityFile)
+	raw, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", nil
+	}
+	if err != nil {
+		return "", fmt.Errorf("cluster: identity: %w", err)
+	}
+	d, err := decodeIdentity(raw)
+	if err != nil {
+		return "", fmt.Errorf("cluster: %q: %w", path, err)
+	}
+	return d.Name, nil
+}
+
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 // encodeIdentity returns one line of JSON and one with its CRC-32C in hex.

@@ -45,9 +45,9 @@ const (
 
 // Change is one change of membership or leadership.
 type Change struct {
-	Action Action
-	Name   string // of the node meant; with ActionTransfer empty for any
-	Force  bool   // also if no living majority is left, or the node does not keep up
+	Action Action `json:"action"`
+	Name   string `json:"name"`  // of the node meant; with ActionTransfer empty for any
+	Force  bool   `json:"force"` // also if no living majority is left, or the node does not keep up
 }
 
 func (c *Change) encode() []byte {

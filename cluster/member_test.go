@@ -45,6 +45,7 @@ func expectFailed(t testing.TB, n *testNode, want error) {
 // A member is removed while it lives, through any node; it ends, its directory never
 // comes back, and its name only when it is forgotten.
 func TestRemovedMemberEndsAndStaysOut(t *testing.T) {
+	t.Parallel()
 	nodes := trio(t, nil)
 	l := leaderOf(t, nodes...)
 	mustPut(t, l, "a")
@@ -90,6 +91,7 @@ func TestRemovedMemberEndsAndStaysOut(t *testing.T) {
 
 // A node that was away while it was removed hears of it when it comes back.
 func TestNodeRemovedWhileAwayIsToldSo(t *testing.T) {
+	t.Parallel()
 	nodes := trio(t, nil)
 	l := leaderOf(t, nodes...)
 	mustPut(t, l, "a")
@@ -204,6 +206,7 @@ func TestDemotedNodeKeepsNoVoteUntilItIsPromoted(t *testing.T) {
 }
 
 func TestTransferGoesWhereItIsSent(t *testing.T) {
+	t.Parallel()
 	nodes := trio(t, nil)
 	l := leaderOf(t, nodes...)
 	mustPut(t, l, "a")
@@ -391,6 +394,7 @@ func openOnly(t testing.TB, c Config) *testNode {
 }
 
 func TestNothingToRecover(t *testing.T) {
+	t.Parallel()
 	c := testConfig(t, "solo")
 	n := openOnly(t, c)
 	defer n.stop(t)
@@ -427,6 +431,7 @@ type clock struct{ offset atomic.Int64 }
 func (c *clock) now() time.Time { return time.Now().Add(time.Duration(c.offset.Load())) }
 
 func TestLeaderWithAWrongClockHandsOver(t *testing.T) {
+	t.Parallel()
 	clocks := map[string]*clock{}
 	nodes := trio(t, func(c *Config) {
 		clocks[c.Name] = new(clock)
@@ -473,6 +478,7 @@ func hasAlarm(t testing.TB, n *testNode, name, text string) bool {
 
 // A follower that answers, has Raft's heartbeats, and stores nothing.
 func TestStuckReplicationIsNoticed(t *testing.T) {
+	t.Parallel()
 	logs := map[string]*hangingLog{}
 	nodes := trio(t, func(c *Config) {
 		c.StuckAfter, c.ExchangeInterval, c.StallTimeout = 700*time.Millisecond, 100*time.Millisecond, time.Minute
@@ -504,6 +510,7 @@ func TestStuckReplicationIsNoticed(t *testing.T) {
 // A leader without room hands over to a node that has some; without a majority that
 // has room, writes are refused before they hang.
 func TestFullDisksMoveTheLeadAndThenRefuse(t *testing.T) {
+	t.Parallel()
 	free := map[string]*atomic.Uint64{}
 	nodes := trio(t, func(c *Config) {
 		free[c.Name] = new(atomic.Uint64)
@@ -536,6 +543,7 @@ func TestFullDisksMoveTheLeadAndThenRefuse(t *testing.T) {
 
 // A disk that hangs for good ends the node; it never says meanwhile that it leads.
 func TestDiskThatStaysHungEndsTheNode(t *testing.T) {
+	t.Parallel()
 	logs := map[string]*hangingLog{}
 	nodes := trio(t, func(c *Config) {
 		c.StallTimeout, c.StallExit = 400*time.Millisecond, 1200*time.Millisecond
@@ -565,6 +573,7 @@ func TestDiskThatStaysHungEndsTheNode(t *testing.T) {
 }
 
 func TestQueuesAreBounded(t *testing.T) {
+	t.Parallel()
 	c := &clientConn{calls: map[uint64]chan *frame{}}
 	for range MaxPendingCalls {
 		if _, answer := c.register(); answer == nil {

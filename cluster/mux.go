@@ -162,6 +162,7 @@ type muxConn struct {
 	inbound bool
 	counted bool                       // in m.inbound
 	peer    atomic.Pointer[provenPeer] // once it has been greeted under TLS
+	peerID  string                     // id of the dialler, once greeted; under m.mu
 	once    sync.Once
 }
 
@@ -271,6 +272,9 @@ func (m *mux) greet(c *muxConn) {
 		_ = c.Close()
 		return
 	}
+	m.mu.Lock()
+	c.peerID = h.ID
+	m.mu.Unlock()
 	answer := refuseName
 	if m.cfg.TLS == nil || h.Proven {
 		answer = m.admit(ch, h)
@@ -367,6 +371,31 @@ func (m *mux) sever(cut bool) {
 	m.mu.Unlock()
 	if cut {
 		m.closeConns()
+	}
+}
+
+// cutPeers closes the connections that come from nodes whose id is gone: admit is
+// asked at their beginning only.
+func (m *mux) cutPeers(gone func(id string) bool) {
+	m.mu.Lock()
+	ids := map[string]bool{}
+	for c := range m.conns {
+		ids[c.peerID] = false
+	}
+	m.mu.Unlock()
+	for id := range ids {
+		ids[id] = id != "" && gone(id)
+	}
+	m.mu.Lock()
+	var cut []*muxConn
+	for c := range m.conns {
+		if ids[c.peerID] {
+			cut = append(cut, c)
+		}
+	}
+	m.mu.Unlock()
+	for _, c := range cut {
+		_ = c.Close()
 	}
 }
 

@@ -114,6 +114,9 @@ func (n *Node) EndRecovery(ctx context.Context) ([]string, error) {
 	var gone []string
 	var ops []fsm.Op
 	for name, id := range ids {
+		if n.removed(id) { // long ago; its name may be forgotten
+			continue
+		}
 		gone = append(gone, name)
 		ops = append(ops, setting(removedSetting+id, name), setting(nodeSetting+name, id))
 	}

@@ -43,7 +43,8 @@ type adminCall struct {
 
 // adminCalls are all of them. A command that needs another adds a row.
 func adminCalls() []adminCall {
-	return []adminCall{flushCacheCall, purgeDeletedCall, createUserCall, kindsCall, importCall, exportCall}
+	return []adminCall{flushCacheCall, purgeDeletedCall, createUserCall, kindsCall, importCall, exportCall,
+		clusterStatusCall, clusterMembersCall, clusterChangeCall}
 }
 
 func findAdminCall(name string) (adminCall, bool) {
@@ -197,4 +198,11 @@ type adminAnswer struct {
 func (a *adminAnswer) Write(p []byte) (int, error) {
 	a.begun = true
 	return a.w.Write(p)
+}
+
+// Flush sends what was written, so that a command can show progress.
+func (a *adminAnswer) Flush() {
+	if f, ok := a.w.(http.Flusher); ok {
+		f.Flush()
+	}
 }

@@ -35,20 +35,30 @@ var errDiffer = errors.New("the nodes differ after the same entries: one of them
 
 // remote is a node as its public port shows it.
 type remote struct {
-	base     string // without a slash at the end
-	user     string // "name:password", or empty
-	asJSON   bool
-	rootFlag string
-	ca       string // a PEM file of authorities to trust beside the system's; empty: none
-	client   *http.Client
+	adminFlags        // where the node's folder is, if it is asked through that
+	base       string // without a slash at the end
+	user       string // "name:password", or empty
+	asJSON     bool
+	rootFlag   string
+	ca         string // a PEM file of authorities to trust beside the system's; empty: none
+	client     *http.Client
 }
 
 func clusterCommand() *cobra.Command {
 	var r remote
-	c := &cobra.Command{Use: "cluster", Short: "Ask a running cluster how it is"}
+	c := &cobra.Command{Use: "cluster", Short: "Look at a cluster and change its members"}
 	status := &cobra.Command{
 		Use: "status", Short: "Show the leader and the members", Args: cobra.NoArgs,
-		RunE: func(c *cobra.Command, _ []string) error { return r.run(c, r.status) },
+		Long: "Show the leader and the members. With --data, or if a node serves the default folder, it is asked through that\n" +
+			"folder; with --http, or if there is none, over HTTP.",
+		RunE: func(c *cobra.Command, _ []string) error {
+			if s, ok, err := r.localStatus(c); err != nil {
+				return err
+			} else if ok {
+				return r.printStatus(c.OutOrStdout(), s)
+			}
+			return r.run(c, r.status)
+		},
 	}
 	hash := &cobra.Command{
 		Use: "hash", Short: "Compare the content of all nodes", Args: cobra.NoArgs,
@@ -62,7 +72,39 @@ func clusterCommand() *cobra.Command {
 		sub.Flags().BoolVar(&r.asJSON, "json", false, "print JSON")
 		c.AddCommand(sub)
 	}
+	r.add(status)
+	c.AddCommand(memberCommands()...)
+	c.AddCommand(recoverCommand())
 	return c
+}
+
+// localStatus asks the node of the data folder; false when the node is to be asked
+// over HTTP.
+func (r *remote) localStatus(c *cobra.Command) (s api.ClusterStatus, ok bool, err error) {
+	given := c.Flags().Changed("data") || c.Flags().Changed("ini")
+	if c.Flags().Changed("http") && !given {
+		return s, false, nil
+	}
+	settings, err := r.load(c)
+	if err != nil && given {
+		return s, false, err
+	}
+	if !given {
+		if err != nil || settings.Memory {
+			return s, false, nil
+		}
+		conn, err := dialAdmin(settings.Cluster.DataDir)
+		if err != nil {
+			return s, false, nil
+		}
+		if err := conn.close(); err != nil {
+			return s, false, err
+		}
+	}
+	ctx, cancel := context.WithTimeout(c.Context(), statusTimeout)
+	defer cancel()
+	err = r.ask(ctx, settings, clusterStatusCall.name, struct{}{}, &s)
+	return s, err == nil, err
 }
 
 func (r *remote) run(c *cobra.Command, f func(context.Context, io.Writer) error) error {
@@ -134,6 +176,10 @@ func (r *remote) status(ctx context.Context, out io.Writer) error {
 	if err := r.get(ctx, r.base, api.ClusterPath, statusTimeout, &s); err != nil {
 		return err
 	}
+	return r.printStatus(out, s)
+}
+
+func (r *remote) printStatus(out io.Writer, s api.ClusterStatus) error {
 	if r.asJSON {
 		return printJSON(out, s)
 	}
@@ -154,7 +200,15 @@ func (r *remote) status(ctx context.Context, out io.Writer) error {
 	for _, name := range slices.Sorted(maps.Keys(s.SettingsDiffer)) {
 		fmt.Fprintf(t, "\nsettings of %s are not the leader's: %s\n", name, strings.Join(s.SettingsDiffer[name], ", "))
 	}
-	return t.Flush()
+	if err := t.Flush(); err != nil {
+		return err
+	}
+	for _, m := range s.Members {
+		for _, text := range m.Alarms {
+			fmt.Fprintf(out, "\n%s: %s\n", m.Name, text)
+		}
+	}
+	return nil
 }
 
 // hashReport is what `quinto cluster hash --json` prints.

@@ -45,6 +45,13 @@ func (n *Node) raftFigures() []plugins.Figure {
 		counter("raft.terms_led", "Terms that this node has led since its start.", float64(f.TermsLed)),
 		counter("raft.log_bytes", "Bytes stored in the log since the start.", float64(f.LogBytes)),
 		counter("raft.log_entries", "Entries stored in the log since the start.", float64(f.LogEntries)),
+		gauge("raft.behind_entries", "Entries that the leader had applied a moment ago and this node has not.", float64(f.Behind)),
+		gauge("raft.pending_writes", "Transactions that wait for the log, on the leader.", float64(f.PendingWrites)),
+		gauge("raft.served_calls", "Calls of other nodes that this one is serving.", float64(f.ServedCalls)),
+		gauge("cluster.clock_skew_seconds", "Largest difference between this node's clock and another's.", f.ClockSkew.Seconds()),
+		gauge("cluster.stuck_followers", "Followers that answer and get no entries, on the leader.", float64(f.StuckFollowers)),
+		gauge("cluster.silent_members", "Members that have not answered this node of late.", float64(f.Silent)),
+		gauge("cluster.free_bytes", "Free space on the disk of the data folder; 0: not known.", float64(f.FreeBytes)),
 	}
 }
 

@@ -224,6 +224,9 @@ func (n *Node) clusterConfig(events *cluster.StoreEvents) cluster.Config {
 		PendingWrites: c.Limits.PendingWrites, Events: events, Logger: n.log, Now: nodeClock(n.name),
 		TLS: n.wires.cluster, GossipKeys: n.wires.gossip, GossipLabel: c.Cluster.Wires.Label,
 		InsecurePlaintext: c.Cluster.Wires.InsecurePlaintext, SettingMarks: c.Marks,
+		StallTimeout: c.Health.StallTimeout, StallExit: c.Health.StallExit, StuckAfter: c.Health.StuckAfter,
+		ClockWarn: c.Health.ClockWarn, ClockMax: c.Health.ClockMax, MinFreeBytes: c.Health.MinFreeBytes,
+		RemoveDead: c.Health.RemoveDead, DeadAfter: c.Health.DeadAfter, MinVoters: c.Health.MinVoters,
 	}
 }
 
@@ -399,13 +402,17 @@ func (n *Node) release() error {
 	return errors.Join(append(errs, n.wires.close())...)
 }
 
-// nodeName is the configured name, else the one that an earlier start has made.
+// nodeName is the configured name, else that of the data folder, else the one that an
+// earlier start has made.
 func nodeName(c *config.Config) (string, error) {
 	switch {
 	case c.Cluster.Name != "":
 		return c.Cluster.Name, nil
 	case c.Memory:
 		return memoryName, nil
+	}
+	if name, err := cluster.NameOf(c.Cluster.DataDir); err != nil || name != "" {
+		return name, err
 	}
 	path := filepath.Join(c.Cluster.DataDir, nameFile)
 	text, err := os.ReadFile(path)

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/spf13/cobra"
@@ -150,11 +151,24 @@ func serve(ctx context.Context, node *Node, ready func()) error {
 		failed = node.Err()
 	}
 	cancel()
-	if err := errors.Join(failed, node.Close()); err != nil {
-		return failure{err}
+	closed := make(chan error, 1)
+	go func() { closed <- node.Close() }()
+	if failed == nil {
+		if err := <-closed; err != nil {
+			return failure{err}
+		}
+		return nil
 	}
-	return nil
+	select {
+	case err := <-closed:
+		return failure{errors.Join(failed, err)}
+	case <-time.After(closeLimit): // a hung disk, perhaps: the end of the process is what is left
+		return failure{failed}
+	}
 }
+
+// closeLimit bounds the closing of a node that failed.
+const closeLimit = 30 * time.Second
 
 // settingsFile finds the INI file as every command does: the named one, else
 // $KINTO_INI as for Kinto, else the one of the data folder, else config/kinto.ini,

@@ -112,6 +112,8 @@ type Config struct {
 	Cluster Cluster
 	// Raft holds the timing of the replicated log and when it is cut.
 	Raft Raft
+	// Health says when the cluster finds fault with itself.
+	Health Health
 	// Store holds the sizes of the local store and of the event log.
 	Store Store
 

@@ -205,6 +205,8 @@ func TestBadSettings(t *testing.T) {
 		"node name":   {"quinto.name = a/b", "letters, digits"},
 		"election":    {"quinto.heartbeat_timeout_ms = 2000", "default: quinto.election_timeout_ms: is less than"},
 		"lease":       {"quinto.lease_timeout_ms = 1500", "is more than quinto.heartbeat_timeout_ms"},
+		"hung disk":   {"quinto.stall_exit_seconds = 4", "is not more than quinto.stall_timeout_seconds"},
+		"clocks":      {"quinto.clock_max_seconds = 2", "is less than quinto.clock_warn_seconds"},
 		"record size": {"quinto.limit_body_bytes = 2048", "quinto.limit_record_bytes: is more than"},
 		"events":      {"quinto.events_retained = 2000000", "default: quinto.events_maximum: is less"},
 		"other file":  {"use = config:other.ini", "cannot be included"},

@@ -219,6 +219,10 @@ func (l *loader) crossChecks(c *Config) error {
 		return l.value("quinto.election_timeout_ms").fail("is less than quinto.heartbeat_timeout_ms", "at least that")
 	case c.Raft.LeaseTimeout > c.Raft.HeartbeatTimeout:
 		return l.value("quinto.lease_timeout_ms").fail("is more than quinto.heartbeat_timeout_ms", "at most that")
+	case c.Health.StallExit <= c.Health.StallTimeout:
+		return l.value("quinto.stall_exit_seconds").fail("is not more than quinto.stall_timeout_seconds", "more than that")
+	case c.Health.ClockMax < c.Health.ClockWarn:
+		return l.value("quinto.clock_max_seconds").fail("is less than quinto.clock_warn_seconds", "at least that")
 	case c.Limits.RecordBytes > c.Limits.BodyBytes:
 		return l.value("quinto.limit_record_bytes").fail("is more than quinto.limit_body_bytes", "at most that")
 	case c.Store.EventsMaximum < c.Store.EventsRetained:

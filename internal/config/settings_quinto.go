@@ -17,6 +17,7 @@ var nodeName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$`)
 // quintoSettings are the settings that Kinto does not have.
 func quintoSettings() []Setting {
 	rows := append(append(clusterSettings(), wireSettings()...), limitSettings()...)
+	rows = append(rows, healthSettings()...)
 	rows = append(rows, timeoutSettings()...)
 	return append(append(rows, raftSettings()...), storeSettings()...)
 }
