@@ -73,6 +73,7 @@ func (n *Node) ChangeMember(ctx context.Context, c Change, say func(string)) (st
 	ctx, cancel := context.WithTimeout(ctx, changeTimeout)
 	defer cancel()
 	var done string
+	told := false
 	for asked := ""; ; {
 		err := n.askLeader(ctx, func(ctx context.Context, l leader) error {
 			if l.name != asked {
@@ -91,9 +92,12 @@ func (n *Node) ChangeMember(ctx context.Context, c Change, say func(string)) (st
 			return done, err
 		}
 		if ctx.Err() != nil {
-			return "", err
+			return "", fmt.Errorf("%w: less than a majority of the members answers", fsm.ErrNoLeader)
 		}
-		say("waiting for a leader")
+		if !told {
+			told = true
+			say("waiting for a leader")
+		}
 		pause(ctx, retryMax)
 	}
 }

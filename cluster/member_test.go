@@ -593,3 +593,18 @@ func TestQueuesAreBounded(t *testing.T) {
 	}
 	r.close()
 }
+
+// A host name stays one in the configuration, so that it is resolved again at each
+// connection.
+func TestHostNamesAreKept(t *testing.T) {
+	t.Parallel()
+	nodes := trio(t, func(c *Config) { c.ClusterAddr = strings.Replace(c.ClusterAddr, "127.0.0.1", "localhost", 1) })
+	l := leaderOf(t, nodes...)
+	mustPut(t, l, "a")
+	for _, s := range l.servers() {
+		if !strings.HasPrefix(string(s.Address), "localhost:") {
+			t.Errorf("address %s", s.Address)
+		}
+	}
+	sameState(t, nodes...)
+}

@@ -140,10 +140,15 @@ func (n *Node) Members(ctx context.Context) ([]fsm.Member, error) {
 	}
 	_, leaderID := n.raft.LeaderWithID()
 	out := make([]fsm.Member, len(servers))
-	alarms := make([][]alarm, len(servers))
+	alarms, silent := make([][]alarm, len(servers)), make([]bool, len(servers))
 	var wg sync.WaitGroup
 	for i, s := range servers {
-		wg.Go(func() { out[i], alarms[i] = n.member(ctx, s, leaderID) })
+		wg.Go(func() {
+			st := n.member(ctx, s, leaderID, &out[i])
+			if silent[i] = st == nil; st != nil {
+				alarms[i] = st.Alarms
+			}
+		})
 	}
 	wg.Wait()
 	for i := range out {
@@ -151,6 +156,9 @@ func (n *Node) Members(ctx context.Context) ([]fsm.Member, error) {
 			if a.Node == out[i].Name && !slices.Contains(out[i].Alarms, a.Text) {
 				out[i].Alarms = append(out[i].Alarms, a.Text)
 			}
+		}
+		if silent[i] && len(out[i].Alarms) == 0 { // the leader says since when
+			out[i].Alarms = []string{"does not answer"}
 		}
 	}
 	var top fsm.Revision
@@ -183,9 +191,10 @@ func suffrage(s raft.Server) string {
 	return nonvoter
 }
 
-func (n *Node) member(ctx context.Context, s raft.Server, leaderID raft.ServerID) (fsm.Member, []alarm) {
+// member fills in m and returns what the node has answered; nil: nothing.
+func (n *Node) member(ctx context.Context, s raft.Server, leaderID raft.ServerID, m *fsm.Member) *nodeStatus {
 	name := string(s.ID)
-	m := fsm.Member{Name: name, Role: roleFollower, Suffrage: suffrage(s), Cluster: n.peerAddr(name, string(s.Address))}
+	*m = fsm.Member{Name: name, Role: roleFollower, Suffrage: suffrage(s), Cluster: n.peerAddr(name, string(s.Address))}
 	if s.ID == leaderID {
 		m.Role = roleLeader
 	}
@@ -195,10 +204,10 @@ func (n *Node) member(ctx context.Context, s raft.Server, leaderID raft.ServerID
 	st, err := n.askStatus(ctx, name, m.Cluster)
 	if err != nil {
 		n.log.Debug("no status", "node", name, "error", err)
-		return m, []alarm{{name, "does not answer"}}
+		return nil
 	}
 	m.HTTP, m.Revision, m.Ready = st.HTTP, st.Revision, st.Ready
-	return m, st.Alarms
+	return st
 }
 
 // Standing returns what this node is now: "leader", "follower", or "nonvoter" while

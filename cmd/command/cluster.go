@@ -203,9 +203,11 @@ func (r *remote) printStatus(out io.Writer, s api.ClusterStatus) error {
 	if err := t.Flush(); err != nil {
 		return err
 	}
+	line := "\n" // before the first
 	for _, m := range s.Members {
 		for _, text := range m.Alarms {
-			fmt.Fprintf(out, "\n%s: %s\n", m.Name, text)
+			fmt.Fprintf(out, "%s%s: %s\n", line, m.Name, text)
+			line = ""
 		}
 	}
 	return nil

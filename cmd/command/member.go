@@ -148,6 +148,7 @@ func (f *memberFlags) change(c *cobra.Command, change cluster.Change) error {
 	err = conn.do(c.Context(), clusterChangeCall.name, body, func(answer io.Reader) error {
 		d := json.NewDecoder(answer)
 		for last.Done == "" && last.Error == "" {
+			last = changeStep{}
 			if err := d.Decode(&last); err != nil {
 				return fmt.Errorf("%w: the node broke off: %w", fsm.ErrUnknownOutcome, err)
 			}
