@@ -88,7 +88,9 @@ func (n *Node) ChangeMember(ctx context.Context, c Change, say func(string)) (st
 			done, err = n.callChange(ctx, l, &c)
 			return err
 		})
-		if !errors.Is(err, fsm.ErrNoLeader) {
+		again := errors.Is(err, fsm.ErrNoLeader) || // what is done already is no error:
+			errors.Is(err, fsm.ErrUnknownOutcome) && c.Action != ActionTransfer && ctx.Err() == nil
+		if !again {
 			return done, err
 		}
 		if ctx.Err() != nil {

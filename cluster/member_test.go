@@ -513,9 +513,10 @@ func TestFullDisksMoveTheLeadAndThenRefuse(t *testing.T) {
 	t.Parallel()
 	free := map[string]*atomic.Uint64{}
 	nodes := trio(t, func(c *Config) {
-		free[c.Name] = new(atomic.Uint64)
-		free[c.Name].Store(1 << 40)
-		c.FreeBytes = func() (uint64, error) { return free[c.Name].Load(), nil }
+		room := new(atomic.Uint64)
+		room.Store(1 << 40)
+		free[c.Name] = room
+		c.FreeBytes = func() (uint64, error) { return room.Load(), nil }
 		c.ExchangeInterval = 100 * time.Millisecond
 	})
 	l := leaderOf(t, nodes...)
@@ -561,7 +562,8 @@ func TestDiskThatStaysHungEndsTheNode(t *testing.T) {
 	defer cancel()
 	_, _ = l.Propose(ctx, put("stuck")) // unknown, as the other test says
 	waitFor(t, "the watchdog", func() bool { return l.Err() != nil })
-	if m, ok := l.Leader(); ok && m.Name == l.cfg.Name || l.IsLeader() {
+	waitFor(t, "its lead to end", func() bool { return !l.IsLeader() })
+	if m, ok := l.Leader(); ok && m.Name == l.cfg.Name {
 		t.Errorf("it says that it leads: %+v", m)
 	}
 	mustPut(t, leaderOf(t, others(l, nodes)...), "b")
