@@ -112,13 +112,8 @@ func digest(b []byte, r *Result) []byte {
 func (a *applier) txn(t *Txn) (Result, error) {
 	a.meta.Clock = max(a.meta.Clock, t.Now)
 	if len(t.RequestID) > 0 && !a.seen.fresh(&a.meta, t.RequestID) {
-		v, found, err := a.get(key(spaceRequest, string(t.RequestID)))
-		if err != nil {
-			return Result{}, err
-		}
-		if found {
-			stored := &StoredRequest{}
-			err := decodeRequest(v, stored)
+		stored, err := readRequest(a.writes, t.RequestID)
+		if stored != nil || err != nil {
 			return Result{Revision: a.meta.Revision, Replayed: stored}, err
 		}
 	}
@@ -217,11 +212,9 @@ func (a *applier) remember(t *Txn, r *Result) error {
 	for i, o := range r.Objects {
 		stored.Refs[i] = Ref{Path: t.Ops[i].Path, Revision: o.Revision, LastModified: o.LastModified, Deleted: o.Deleted}
 	}
-	v := encodeRequest(&stored)
-	order := binary.BigEndian.AppendUint64(make([]byte, 0, 16+len(t.RequestID)), uint64(a.meta.Clock))
-	order = binary.BigEndian.AppendUint64(order, uint64(len(v)))
-	order = append(order, t.RequestID...)
-	if err := errors.Join(a.set(key(spaceRequest, string(t.RequestID)), v), a.set(keyNumber(spaceRequests, a.meta.RequestNext), order)); err != nil {
+	v := encodeRemembered(a.meta.Clock, t.RequestID, &stored)
+	if err := errors.Join(a.set(key(spaceRequest, string(t.RequestID)), binary.BigEndian.AppendUint64(nil, a.meta.RequestNext)),
+		a.set(keyNumber(spaceRequests, a.meta.RequestNext), v)); err != nil {
 		return err
 	}
 	a.seen.add(&a.meta, t.RequestID)
@@ -243,16 +236,18 @@ func (a *applier) evict() (done bool, err error) {
 	if !full && m.RequestNext-m.RequestFirst <= RequestCount {
 		return true, nil
 	}
-	v, found, err := a.get(keyNumber(spaceRequests, m.RequestFirst))
-	if err != nil || !found || len(v) < 16 {
+	k := keyNumber(spaceRequests, m.RequestFirst)
+	v, found, err := a.get(k)
+	if err != nil || !found {
 		return true, err
 	}
-	if !full && Timestamp(binary.BigEndian.Uint64(v))+RequestWindow > m.Clock {
-		return true, nil
+	clock, id, _, err := splitRemembered(v)
+	if err != nil || !full && clock+RequestWindow > m.Clock {
+		return true, err
 	}
-	err = errors.Join(a.writes.delete(key(spaceRequest, string(v[16:]))), a.writes.delete(keyNumber(spaceRequests, m.RequestFirst)))
+	err = errors.Join(a.writes.delete(key(spaceRequest, string(id))), a.writes.delete(k))
 	m.RequestFirst++
-	m.RequestBytes -= min(m.RequestBytes, binary.BigEndian.Uint64(v[8:]))
+	m.RequestBytes -= min(m.RequestBytes, uint64(len(v)))
 	return false, err
 }
 

@@ -423,3 +423,27 @@ func TestCursorNeverGoesBack(t *testing.T) {
 		t.Fatalf("%+v %v", got, err)
 	}
 }
+
+// TestTrimSavesWhatStaysNeeded: the body of a trimmed event is kept only for an
+// event that stays.
+func TestTrimSavesWhatStaysNeeded(t *testing.T) {
+	n := newNode(t)
+	trim := func(floor Revision, versions int) {
+		t.Helper()
+		n.apply(Txn{Now: 9, Ops: []Op{{Type: OpTrimEvents, Revision: floor}}})
+		checkBodies(t, n)
+		if got := n.rows(spaceVersion); got != versions || n.view().EventFloor() != floor {
+			t.Fatalf("%d versions with the floor %d, want %d with %d", got, n.view().EventFloor(), versions, floor)
+		}
+	}
+	n.apply(put("/buckets/b", 1, `{"n":1}`), put("/buckets/b", 2, `{"n":2}`), put("/buckets/b/groups/g", 3, `{"n":3}`), put("/buckets/b", 4, `{"n":4}`))
+	trim(1, 1) // replaced by 2
+	trim(3, 1) // 1 is not needed any more; 2 is replaced by 4, and 3 is live
+	n.apply(put("/buckets/b/groups/h", 5, `{"n":5}`), Txn{Now: 6, Ops: []Op{{Type: OpDeleteTree, Path: "/buckets/b"}}}, put("/buckets/c", 7, `{}`))
+	if o, err := n.view().Version("/buckets/b", 4); err != nil || string(o.Data) != `{"n":4}` {
+		t.Fatal(o, err)
+	}
+	trim(4, 1) // 4 is what the cascade replaced
+	trim(6, 0) // 5 went with its bucket, and so does the cascade's event
+	trim(7, 0)
+}

@@ -230,7 +230,7 @@ func (a *applier) clearHolds(root Path) error {
 		return a.each(start, end, func(k, _ []byte) error {
 			p, r := Path(k[1:len(k)-9]), Revision(binary.BigEndian.Uint64(k[len(k)-8:]))
 			if r > a.meta.EventFloor {
-				return nil // it has its version
+				return nil // its event has it
 			}
 			return a.saveLive(p, r)
 		})

@@ -12,10 +12,10 @@ const (
 	spaceObject   byte = 0x01 // list NUL time id → object: one sequential read serves lists, pages and _since
 	spaceIndex    byte = 0x02 // list NUL id → time, revision, deleted
 	spaceList     byte = 0x03 // list → ListInfo
-	spaceEvent    byte = 0x04 // revision → event
-	spaceVersion  byte = 0x05 // path NUL revision → object with its time
-	spaceRequest  byte = 0x06 // request id → stored request
-	spaceRequests byte = 0x07 // sequence → request id: the order of eviction
+	spaceEvent    byte = 0x04 // revision → event, with the body that it made
+	spaceVersion  byte = 0x05 // path NUL revision → object with its time, once its event is trimmed
+	spaceRequest  byte = 0x06 // request id → sequence number
+	spaceRequests byte = 0x07 // sequence → clock, request id, stored request; in the order of eviction
 	spaceNotifier byte = 0x08 // name → notifier
 	spaceSetting  byte = 0x09 // name → value
 	spaceMeta     byte = 0x0a // one key: revision, cluster id, floors, counts, state hash

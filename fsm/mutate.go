@@ -30,7 +30,6 @@ func (a *applier) put(t *Txn, i int) (Object, error) {
 	}
 	err = errors.Join(
 		a.place(&o),
-		a.set(versionKey(o.Path, o.Revision), encodeVersion(&o)),
 		a.members(o.Path, old.Members, o.Members, o.Revision),
 		a.grants(o.Path, old.granted(), o.ACL),
 		a.event(t, i, &o, &old, e))
@@ -134,7 +133,11 @@ func (a *applier) event(t *Txn, i int, o, old *Object, e Event) error {
 		e.OldRevision, e.OldLastModified, e.OldACL = old.Revision, old.LastModified, old.ACL
 	}
 	a.meta.EventCount++
-	return a.set(keyNumber(spaceEvent, uint64(o.Revision)), encodeEvent(&e))
+	k := keyNumber(spaceEvent, uint64(o.Revision))
+	if e.hasBody() {
+		return a.set(k, encodeEventBody(&e, o))
+	}
+	return a.set(k, encodeEvent(&e))
 }
 
 // members keeps the two directions of membership and the revision at which

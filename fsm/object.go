@@ -133,7 +133,10 @@ const (
 )
 
 func encodeObject(o *Object) []byte {
-	b := make([]byte, 0, len(o.Data)+len(o.ACL)+32)
+	return appendObject(make([]byte, 0, len(o.Data)+len(o.ACL)+32), o)
+}
+
+func appendObject(b []byte, o *Object) []byte {
 	b = append(b, objectFormat)
 	b = appendUint(b, objFieldRevision, uint64(o.Revision))
 	if o.Deleted {

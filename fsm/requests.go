@@ -1,6 +1,62 @@
 package fsm
 
-import "github.com/cespare/xxhash/v2"
+import (
+	"encoding/binary"
+	"fmt"
+
+	"github.com/cespare/xxhash/v2"
+)
+
+// A remembered request lies under its sequence number: 8 bytes of the clock, by
+// which it is forgotten, a byte for the length of the id, the id, the stored
+// request. What lies under ids, in no order, is the number alone.
+const rememberedHead = 8 + 1
+
+func encodeRemembered(clock Timestamp, id []byte, r *StoredRequest) []byte {
+	stored := encodeRequest(r)
+	b := binary.BigEndian.AppendUint64(make([]byte, 0, rememberedHead+len(id)+len(stored)), uint64(clock))
+	return append(append(append(b, byte(len(id))), id...), stored...)
+}
+
+func splitRemembered(v []byte) (clock Timestamp, id, stored []byte, err error) {
+	if len(v) < rememberedHead || len(v) < rememberedHead+int(v[8]) {
+		return 0, nil, nil, fmt.Errorf("%w: remembered request of %d bytes", ErrCorrupt, len(v))
+	}
+	clock, v, n := Timestamp(binary.BigEndian.Uint64(v)), v[rememberedHead:], int(v[8])
+	return clock, v[:n], v[n:], nil
+}
+
+// readRemembered returns the request with a sequence number, nil when it is
+// forgotten.
+func readRemembered(r getter, number uint64) (*StoredRequest, error) {
+	v, found, err := readCopy(r, keyNumber(spaceRequests, number))
+	if err != nil || !found {
+		return nil, err
+	}
+	_, _, row, err := splitRemembered(v)
+	if err != nil {
+		return nil, err
+	}
+	stored := &StoredRequest{}
+	return stored, decodeRequest(row, stored)
+}
+
+// readRequest returns what is remembered of an id, nil when nothing is.
+func readRequest(r getter, id []byte) (*StoredRequest, error) {
+	v, found, err := readCopy(r, key(spaceRequest, string(id)))
+	if err != nil || !found {
+		return nil, err
+	}
+	number, err := decodeNumber(v)
+	if err != nil {
+		return nil, err
+	}
+	stored, err := readRemembered(r, number)
+	if err == nil && stored == nil {
+		err = fmt.Errorf("%w: request %d has an id and no row", ErrCorrupt, number)
+	}
+	return stored, err
+}
 
 // Sizes of the filter of request ids: 2 bytes of memory for each id, and of the
 // fresh ones less than one in 500 is looked up in vain for each generation.

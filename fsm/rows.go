@@ -27,8 +27,10 @@ const (
 	evFieldQuiet           protowire.Number = 13
 )
 
-func encodeEvent(e *Event) []byte {
-	b := append(make([]byte, 0, 256), rowFormat)
+func encodeEvent(e *Event) []byte { return appendEvent(make([]byte, 0, 256), e) }
+
+func appendEvent(b []byte, e *Event) []byte {
+	b = append(b, rowFormat)
 	b = appendUint(b, evFieldAction, uint64(e.Action))
 	b = appendString(b, evFieldPath, string(e.Path))
 	b = appendUint(b, evFieldPosition, uint64(e.Position))
@@ -50,6 +52,50 @@ func encodeEvent(e *Event) []byte {
 		b = appendString(b, evFieldInherited, p)
 	}
 	return appendFlag(b, evFieldQuiet, e.Quiet)
+}
+
+// The row of an event that made a body: format, length of the event as above, the
+// event, the object's row. Permissions stand in the event alone.
+const (
+	eventBodyFormat byte = 2
+	eventBodyHead        = 1 + 4
+)
+
+func encodeEventBody(e *Event, o *Object) []byte {
+	b := append(make([]byte, 0, 320+len(e.OldACL)+len(e.NewACL)+len(o.Data)), eventBodyFormat, 0, 0, 0, 0)
+	b = appendEvent(b, e)
+	binary.BigEndian.PutUint32(b[1:], uint32(len(b)-eventBodyHead))
+	return appendObject(b, &Object{Revision: o.Revision, Data: o.Data, Members: o.Members})
+}
+
+// hasBody reports whether e made a body.
+func (e *Event) hasBody() bool { return e.Action == ActionCreate || e.Action == ActionUpdate }
+
+// splitEvent takes the row of an event apart; body is nil when it made none.
+func splitEvent(v []byte) (event, body []byte, err error) {
+	if len(v) == 0 || v[0] != eventBodyFormat {
+		return v, nil, nil
+	}
+	if len(v) < eventBodyHead || uint64(len(v)-eventBodyHead) < uint64(binary.BigEndian.Uint32(v[1:])) {
+		return nil, nil, formatError("event", v)
+	}
+	v, n := v[eventBodyHead:], binary.BigEndian.Uint32(v[1:])
+	return v[:n], v[n:], nil
+}
+
+// decodeEventBody decodes the row of the event r, and the object that it made:
+// a zero one when it made none.
+func decodeEventBody(v []byte, r Revision) (e Event, o Object, err error) {
+	event, body, err := splitEvent(v)
+	if err != nil {
+		return e, o, err
+	}
+	e.Revision = r
+	if err := decodeEvent(event, &e); err != nil || body == nil {
+		return e, o, err
+	}
+	o = Object{Path: e.Path, LastModified: e.LastModified, ACL: e.NewACL}
+	return e, o, decodeObject(body, &o)
 }
 
 func decodeEvent(v []byte, e *Event) error {

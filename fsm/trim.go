@@ -10,11 +10,12 @@ import (
 // refers to. The floor never passes the oldest remembered request: its answer
 // is rendered from versions.
 //
-// A version (path, revision) is referred to by the event that made it and by
-// the one that replaced it. So it goes with the event that replaced it, or, as
-// long as it is live and its body stands in the list anyway, with its own.
-// What a cascade took along has no replacing event of its own and goes with
-// the cascade's. What an entry holds stays until the entry goes (letGo).
+// The body of revision r stands in the event r as long as that is retained.
+// What else refers to it may live longer: the event that replaced it, and
+// entries. For them trim saves it as a version, unless it is live and stands in
+// its list anyway. A version goes with the event that replaced it. What a
+// cascade took along has no replacing event of its own and goes with the
+// cascade's. What an entry holds stays until the entry goes (letGo).
 func (a *applier) trim(floor Revision) error {
 	limit, err := trimLimit(a.writes, &a.meta)
 	if err != nil {
@@ -24,20 +25,77 @@ func (a *applier) trim(floor Revision) error {
 	if floor <= a.meta.EventFloor {
 		return nil
 	}
-	start, end := keyNumber(spaceEvent, 0), keyNumber(spaceEvent, uint64(floor)+1)
-	err = a.each(start, end, func(k, v []byte) error {
-		e := Event{Revision: Revision(binary.BigEndian.Uint64(k[1:]))}
-		if err := decodeEvent(v, &e); err != nil {
-			return err
-		}
-		a.meta.EventCount--
-		return errors.Join(a.writes.delete(k), a.trimVersions(&e))
-	})
+	going, err := a.passing(floor)
+	for i := range going.events {
+		err = errors.Join(err, a.trimVersions(&going.events[i], going))
+	}
+	a.meta.EventCount -= uint64(len(going.events))
 	a.meta.EventFloor = floor
 	return err
 }
 
-func (a *applier) trimVersions(e *Event) error {
+// version names a body.
+type version struct {
+	path Path
+	at   Revision
+}
+
+// passing are the events that one trim drops, and what they say of bodies.
+type passing struct {
+	events   []Event
+	replaced map[version]struct{} // bodies whose replacing event goes too
+	trees    map[Path]Revision    // the last cascade of a root; of a flush: ""
+}
+
+// passing reads the events up to floor, without the bodies.
+func (a *applier) passing(floor Revision) (*passing, error) {
+	p := &passing{replaced: map[version]struct{}{}, trees: map[Path]Revision{}}
+	it, err := a.writes.newIter(keyNumber(spaceEvent, 0), keyNumber(spaceEvent, uint64(floor)+1))
+	if err != nil {
+		return p, err
+	}
+	for ok := it.First(); ok; ok = it.Next() {
+		e := Event{Revision: Revision(binary.BigEndian.Uint64(it.Key()[1:]))}
+		row, _, err := splitEvent(it.Value())
+		if err == nil {
+			err = decodeEvent(bytes.Clone(row), &e)
+		}
+		if err != nil {
+			return p, errors.Join(err, it.Close())
+		}
+		p.add(&e)
+	}
+	return p, it.Close()
+}
+
+func (p *passing) add(e *Event) {
+	p.events = append(p.events, *e)
+	if e.OldRevision != 0 {
+		p.replaced[version{e.Path, e.OldRevision}] = struct{}{}
+	}
+	if e.Action == ActionDeleteTree || e.Action == ActionFlush {
+		p.trees[e.Path] = e.Revision
+	}
+}
+
+// needless reports that no event that stays can refer to the body of e.
+func (p *passing) needless(e *Event) bool {
+	if _, ok := p.replaced[version{e.Path, e.Revision}]; ok || p.trees[""] > e.Revision {
+		return true
+	}
+	for root := e.Path.Parent(); root != ""; root = root.Parent() {
+		if p.trees[root] > e.Revision {
+			return true
+		}
+	}
+	return false
+}
+
+func (a *applier) trimVersions(e *Event, going *passing) error {
+	k := keyNumber(spaceEvent, uint64(e.Revision))
+	if err := errors.Join(a.saveTrimmed(e, k, going), a.writes.delete(k)); err != nil {
+		return err
+	}
 	if e.OldRevision != 0 {
 		if err := a.letGo(e.Path, e.OldRevision); err != nil {
 			return err
@@ -46,11 +104,33 @@ func (a *applier) trimVersions(e *Event) error {
 	if e.Action == ActionDeleteTree || e.Action == ActionFlush {
 		return a.trimOlder(e)
 	}
+	return nil
+}
+
+// saveTrimmed makes a version of the body of the event e at k, which goes, if it
+// is needed and stands nowhere else.
+func (a *applier) saveTrimmed(e *Event, k []byte, going *passing) error {
+	if !e.hasBody() {
+		return nil
+	}
 	at, _, err := a.index(e.Path)
-	if err != nil || at.Revision != e.Revision || at.Deleted {
+	if err != nil || at.Revision == e.Revision {
 		return err
 	}
-	return a.writes.delete(versionKey(e.Path, e.Revision))
+	if going.needless(e) {
+		if _, held, err := a.readHold(&Ref{Path: e.Path, Revision: e.Revision}); err != nil || !held {
+			return err
+		}
+	}
+	row, _, err := a.get(k)
+	if err != nil {
+		return err
+	}
+	_, o, err := decodeEventBody(row, e.Revision)
+	if err != nil {
+		return err
+	}
+	return a.set(versionKey(o.Path, o.Revision), encodeVersion(&o))
 }
 
 // trimOlder drops the versions under the root of a cascade, or all of them after
@@ -83,16 +163,8 @@ func trimLimit(r getter, m *meta) (Revision, error) {
 	if m.RequestFirst == m.RequestNext {
 		return m.Revision, nil
 	}
-	v, found, err := readCopy(r, keyNumber(spaceRequests, m.RequestFirst))
-	if err != nil || !found || len(v) < 16 {
-		return 0, err
-	}
-	v, found, err = readCopy(r, key(spaceRequest, string(v[16:])))
-	if err != nil || !found {
-		return 0, err
-	}
-	var stored StoredRequest
-	if err := decodeRequest(v, &stored); err != nil {
+	stored, err := readRemembered(r, m.RequestFirst)
+	if stored == nil || err != nil {
 		return 0, err
 	}
 	oldest := stored.Revision

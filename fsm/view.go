@@ -329,12 +329,8 @@ func (v *View) Groups(principal string) ([]Path, error) {
 // Version implements Reader.
 func (v *View) Version(p Path, r Revision) (Object, error) {
 	o := Object{Path: p}
-	row, found, err := readCopy(v.snap, versionKey(p, r))
-	if err != nil {
+	if o, found, err := v.kept(p, r); found || err != nil {
 		return o, err
-	}
-	if found {
-		return o, decodeVersion(row, &o)
 	}
 	at, found, err := readIndex(v.snap, p)
 	if err != nil {
@@ -344,11 +340,30 @@ func (v *View) Version(p Path, r Revision) (Object, error) {
 		return o, fmt.Errorf("%w: %s at revision %d", ErrTrimmed, p, r)
 	}
 	o.LastModified = at.LastModified
-	row, _, err = readCopy(v.snap, objectKey(p.List(), at.LastModified, p.ID()))
+	row, _, err := readCopy(v.snap, objectKey(p.List(), at.LastModified, p.ID()))
 	if err == nil {
 		err = decodeObject(row, &o)
 	}
 	return o, err
+}
+
+// kept reads a body from the event that made it or, once that is trimmed, from
+// its version.
+func (v *View) kept(p Path, r Revision) (o Object, found bool, err error) {
+	if r <= v.meta.EventFloor {
+		row, found, err := readCopy(v.snap, versionKey(p, r))
+		if err == nil && found {
+			o.Path = p
+			err = decodeVersion(row, &o)
+		}
+		return o, found, err
+	}
+	row, found, err := readCopy(v.snap, keyNumber(spaceEvent, uint64(r)))
+	if err != nil || !found {
+		return o, false, err
+	}
+	_, o, err = decodeEventBody(row, r)
+	return o, o.Revision != 0 && o.Path == p, err
 }
 
 // Events calls f for each event above from, in order, until it returns false.
@@ -360,7 +375,11 @@ func (v *View) Events(from Revision, f func(*Event) bool) error {
 	}
 	return v.each(keyNumber(spaceEvent, uint64(from)+1), []byte{spaceEvent + 1}, func(k, row []byte) (bool, error) {
 		e := &Event{Revision: Revision(binary.BigEndian.Uint64(k[1:]))}
-		if err := decodeEvent(bytes.Clone(row), e); err != nil {
+		row, _, err := splitEvent(row)
+		if err == nil {
+			err = decodeEvent(bytes.Clone(row), e)
+		}
+		if err != nil {
 			return false, err
 		}
 		return f(e), nil
@@ -369,12 +388,7 @@ func (v *View) Events(from Revision, f func(*Event) bool) error {
 
 // Request returns what is remembered of a request id, nil when nothing is.
 func (v *View) Request(id []byte) (*StoredRequest, error) {
-	row, found, err := readCopy(v.snap, key(spaceRequest, string(id)))
-	if err != nil || !found {
-		return nil, err
-	}
-	r := &StoredRequest{}
-	return r, decodeRequest(row, r)
+	return readRequest(v.snap, id)
 }
 
 // Notifiers returns the registered notifiers by name.
