@@ -101,7 +101,14 @@ func DecodeGroup(b []byte) (Group, error) {
 
 // EncodeTxn returns the encoding of t, sharing no memory with it.
 func EncodeTxn(t *Txn) []byte {
-	b := make([]byte, 0, 256)
+	size := 160 + len(t.UserID) + len(t.Reply)
+	for i := range t.Ops {
+		size += t.Ops[i].room()
+	}
+	for i := range t.Compares {
+		size += 24 + len(t.Compares[i].Key)
+	}
+	b, e := make([]byte, 0, size), make([]byte, 0, 128)
 	if len(t.RequestID) > 0 {
 		b = appendBytes(b, txnFieldRequestID, t.RequestID)
 	}
@@ -113,7 +120,7 @@ func EncodeTxn(t *Txn) []byte {
 	}
 	b = appendUint(b, txnFieldNow, protowire.EncodeZigZag(int64(t.Now)))
 	for _, c := range t.Compares {
-		e := appendUint(nil, cmpFieldKind, uint64(c.Kind))
+		e = appendUint(e[:0], cmpFieldKind, uint64(c.Kind))
 		e = appendString(e, cmpFieldKey, c.Key)
 		e = appendUint(e, cmpFieldRevision, uint64(c.Revision))
 		b = appendBytes(b, txnFieldCompare, e)
@@ -127,8 +134,17 @@ func EncodeTxn(t *Txn) []byte {
 	return appendFlag(b, txnFieldQuiet, t.Quiet)
 }
 
+// room is about the size of o's encoding.
+func (o *Op) room() int {
+	n := 64 + len(o.Data) + len(o.ACL) + len(o.Path) + len(o.Value) + len(o.Target)
+	for _, p := range o.Inherited {
+		n += len(p) + 4
+	}
+	return n
+}
+
 func encodeOp(o *Op) []byte {
-	b := appendUint(make([]byte, 0, len(o.Data)+len(o.ACL)+len(o.Path)+64), opFieldType, uint64(o.Type))
+	b := appendUint(make([]byte, 0, o.room()), opFieldType, uint64(o.Type))
 	if o.Path != "" {
 		b = appendString(b, opFieldPath, string(o.Path))
 	}

@@ -16,12 +16,12 @@ import (
 type Overlay struct {
 	base    Reader
 	now     Timestamp
-	objects map[Path]Object
+	objects map[Path]*Object // zero: an entry that was dropped
 	lists   map[Path]ListInfo
 	trees   []Path // deleted with everything under them
 	flushes int    // so many times all of it was flushed: of base, only the times of root lists are left
 	pins    map[Path]struct{}
-	made    []Object // what was staged, in order: the version StagedRevision+i
+	made    []*Object // what was staged, in order: the version StagedRevision+i
 }
 
 // StagedRevision is the lowest of the revisions that an Overlay gives: those of
@@ -32,7 +32,7 @@ var _ Reader = (*Overlay)(nil)
 
 // NewOverlay returns an overlay on base for a transaction with this Now.
 func NewOverlay(base Reader, now Timestamp) *Overlay {
-	return &Overlay{base: base, now: now, objects: map[Path]Object{}, lists: map[Path]ListInfo{}, pins: map[Path]struct{}{}}
+	return &Overlay{base: base, now: now, objects: map[Path]*Object{}, lists: map[Path]ListInfo{}, pins: map[Path]struct{}{}}
 }
 
 // Revision of the state below.
@@ -109,8 +109,8 @@ func (o *Overlay) stageObject(op Op) (Object, error) {
 	if op.Type == OpDeleteTree {
 		o.dropTree(op.Path)
 	}
-	o.objects[op.Path] = n
-	o.made = append(o.made, n)
+	o.objects[op.Path] = &n
+	o.made = append(o.made, &n)
 	return n, nil
 }
 
@@ -139,7 +139,7 @@ func (o *Overlay) stageDrop(op Op) error {
 			return err
 		}
 		l.Count--
-		o.lists[op.Path], o.objects[p] = l, Object{}
+		o.lists[op.Path], o.objects[p] = l, &Object{}
 	}
 	return nil
 }
@@ -161,7 +161,7 @@ func count(b bool) int64 {
 
 func (o *Overlay) dropTree(root Path) {
 	o.trees = append(o.trees, root)
-	maps.DeleteFunc(o.objects, func(p Path, _ Object) bool { return p.Under(root) })
+	maps.DeleteFunc(o.objects, func(p Path, _ *Object) bool { return p.Under(root) })
 	maps.DeleteFunc(o.lists, func(p Path, _ ListInfo) bool { return p.Under(root) })
 }
 
@@ -190,7 +190,7 @@ func (o *Overlay) dropped(p Path) bool {
 
 func (o *Overlay) get(p Path) (Object, error) {
 	if n, ok := o.objects[p]; ok {
-		return n, nil
+		return *n, nil
 	}
 	if o.dropped(p) {
 		return Object{}, nil
@@ -216,8 +216,8 @@ func (o *Overlay) list(p Path) (ListInfo, error) {
 func (o *Overlay) Get(p Path) (Object, error) {
 	n, ok := o.objects[p]
 	if ok {
-		o.pin(p, &n)
-		return n, nil
+		o.pin(p, n)
+		return *n, nil
 	}
 	return o.get(p)
 }
@@ -240,7 +240,7 @@ func (o *Overlay) Version(p Path, r Revision) (Object, error) {
 	}
 	if i := r - StagedRevision; i < Revision(len(o.made)) && o.made[i].Path == p {
 		o.pins[p.List()] = struct{}{}
-		return o.made[i], nil
+		return *o.made[i], nil
 	}
 	return Object{}, fmt.Errorf("%w: %s as nothing has staged it", ErrTrimmed, p)
 }
@@ -255,7 +255,12 @@ func (o *Overlay) List(p Path) (ListInfo, error) {
 
 // Staged is the predicted time of the object that was staged at p, 0 when none
 // was. Unlike Get it pins nothing: it is for what may be a little off.
-func (o *Overlay) Staged(p Path) Timestamp { return o.objects[p].LastModified }
+func (o *Overlay) Staged(p Path) Timestamp {
+	if n, ok := o.objects[p]; ok {
+		return n.LastModified
+	}
+	return 0
+}
 
 // Lists implements Reader.
 func (o *Overlay) Lists(f func(list Path, l ListInfo) bool) error {
@@ -284,9 +289,9 @@ func (o *Overlay) Lists(f func(list Path, l ListInfo) bool) error {
 func (o *Overlay) Scan(list Path, opt ScanOptions, f func(*Object) bool) error {
 	var rows []Object
 	for p, n := range o.objects {
-		if p.List() == list && n.Revision != 0 && opt.contains(&n) {
-			o.pin(p, &n)
-			rows = append(rows, n)
+		if p.List() == list && n.Revision != 0 && opt.contains(n) {
+			o.pin(p, n)
+			rows = append(rows, *n)
 		}
 	}
 	if len(rows) == 0 && !o.touches(list) {

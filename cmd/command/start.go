@@ -114,6 +114,7 @@ func (f *startFlags) run(ctx context.Context, given func(string) bool, environ [
 		}
 	}
 	log := hclog.New(&hclog.LoggerOptions{Name: "quinto", Level: logLevel(f.quiet, f.verbose), Output: stderr})
+	tuneCollector()
 	node, err := OpenNode(ctx, NodeOptions{Config: c, Stdout: stdout, Stderr: stderr, Logger: log})
 	if err != nil {
 		return err
