@@ -96,6 +96,7 @@ func TestReleasedEncodings(t *testing.T) {
 	goldenFile(t, "entry_history.hex", EncodeGroup(testCluster, [][]byte{EncodeTxn(&historyTxn)}))
 	goldenFile(t, "entry_fresh.hex", EncodeGroup(testCluster, [][]byte{EncodeTxn(&freshTxn)}))
 	goldenFile(t, "object_of.hex", encodeObject(&Object{Revision: 9, Data: []byte(`{}`), Of: &Ref{"/buckets/b", 9, 0, false}}))
+	goldenFile(t, "object_granted.hex", encodeObject(&Object{Revision: 9, ACL: o.ACL, grantsAt: 3}))
 	goldenFile(t, "hold.hex", encodeHold(hold{2, true}))
 	goldenFile(t, "members.hex", encodeMembers([]string{"a", "b"}))
 	keys := [][]byte{objectKey("/buckets", -1, "b"), indexKey("/buckets/b"), key(spaceList, "/buckets"), keyNumber(spaceEvent, 7), versionKey("/buckets/b", 7),
@@ -106,7 +107,7 @@ func TestReleasedEncodings(t *testing.T) {
 	}
 	goldenFile(t, "keys.hex", all)
 	goldenFile(t, "keys_hold.hex", holdKey("/buckets/b", 7))
-	goldenFile(t, "keys_grant.hex", grantKey("/buckets/b", "p"))
+	goldenFile(t, "keys_grant.hex", grantKey("/buckets/b", "p", 7))
 	goldenFile(t, "grantees.hex", []byte(NewACL(map[string][]string{"write": {"a", "b"}, "read": {"a"}}).grantees()[0].permissions))
 }
 

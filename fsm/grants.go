@@ -2,6 +2,7 @@ package fsm
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"slices"
 	"strings"
@@ -14,10 +15,15 @@ import (
 // list first, so that a tree vanishes by range; whoever looks for a principal
 // jumps from list to list.
 
-// grantKey is the row of one object and one principal.
-func grantKey(p Path, principal string) []byte {
-	b := append(listPrefix(spaceGrant, p.List()), principal...)
-	return append(append(b, 0), p.ID()...)
+// grantKey is the row of one object and one principal. The revision that gave the
+// permissions stands before the id, so that what one user creates in a list comes
+// in the order of keys; an object that was changed since keeps it in its row.
+func grantKey(p Path, principal string, r Revision) []byte {
+	return append(binary.BigEndian.AppendUint64(grantPrefix(p.List(), principal), uint64(r)), p.ID()...)
+}
+
+func grantPrefix(list Path, principal string) []byte {
+	return append(append(listPrefix(spaceGrant, list), principal...), 0)
 }
 
 // grantee is a principal with the names of his permissions on one object, joined
@@ -58,22 +64,26 @@ func (o *Object) granted() ACL {
 	return o.ACL
 }
 
-// grants keeps the rows of an object whose permissions change.
-func (a *applier) grants(p Path, old, now ACL) error {
-	if bytes.Equal(old, now) {
+// grants brings the rows of an object from old to now, which is not placed yet:
+// it notes under which revision they lie.
+func (a *applier) grants(p Path, old, now *Object) error {
+	was, is := old.granted(), now.granted()
+	at := old.Revision
+	if old.grantsAt != 0 {
+		at = old.grantsAt
+	}
+	if bytes.Equal(was, is) {
+		if len(is) > 0 {
+			now.grantsAt = at
+		}
 		return nil
 	}
-	was, is := old.grantees(), now.grantees()
 	var errs []error
-	for _, g := range was {
-		if !slices.ContainsFunc(is, func(n grantee) bool { return n.principal == g.principal }) {
-			errs = append(errs, a.writes.delete(grantKey(p, g.principal)))
-		}
+	for _, g := range was.grantees() {
+		errs = append(errs, a.writes.delete(grantKey(p, g.principal, at)))
 	}
-	for _, g := range is {
-		if !slices.Contains(was, g) {
-			errs = append(errs, a.set(grantKey(p, g.principal), []byte(g.permissions)))
-		}
+	for _, g := range is.grantees() {
+		errs = append(errs, a.set(grantKey(p, g.principal, now.Revision), []byte(g.permissions)))
 	}
 	return errors.Join(errs...)
 }
@@ -90,9 +100,10 @@ func (v *View) Granted(principals []string, f func(p Path, permissions []string)
 			return errors.Join(formatError("grant", it.Key()), it.Close())
 		}
 		for _, principal := range principals {
-			prefix := grantKey(Path(list).Child(""), principal)
+			prefix := grantPrefix(Path(list), principal)
 			for ok = it.SeekGE(prefix); ok && bytes.HasPrefix(it.Key(), prefix); ok = it.Next() {
-				if !f(Path(list).Child(string(it.Key()[len(prefix):])), strings.Split(string(it.Value()), "\x00")) {
+				id := it.Key()[min(len(prefix)+8, len(it.Key())):]
+				if !f(Path(list).Child(string(id)), strings.Split(string(it.Value()), "\x00")) {
 					return it.Close()
 				}
 			}

@@ -23,7 +23,7 @@ const (
 	spaceMembers  byte = 0x0c // path → members, so that a cascade finds them
 	spaceMemberAt byte = 0x0d // member → revision of its last change of memberships
 	spaceHold     byte = 0x0e // path NUL revision → hold: entries that refer to a version
-	spaceGrant    byte = 0x0f // list NUL principal NUL id → his permissions on the object
+	spaceGrant    byte = 0x0f // list NUL principal NUL revision id → his permissions on the object
 	spaceEnd      byte = 0x10
 )
 

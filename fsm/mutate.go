@@ -29,9 +29,9 @@ func (a *applier) put(t *Txn, i int) (Object, error) {
 		l.Count++
 	}
 	err = errors.Join(
+		a.grants(o.Path, &old, &o),
 		a.place(&o),
 		a.members(o.Path, old.Members, o.Members, o.Revision),
-		a.grants(o.Path, old.granted(), o.ACL),
 		a.event(t, i, &o, &old, e))
 	return o, err
 }
@@ -56,7 +56,7 @@ func (a *applier) remove(t *Txn, i int) (Object, error) {
 	o.LastModified, l.Timestamp = Bump(l.Timestamp, t.Now, op.LastModified, op.HasTime, imported || op.Exact)
 	o.Revision = a.next(l)
 	l.Tombstones++
-	if err := errors.Join(a.place(&o), a.members(o.Path, old.Members, nil, o.Revision), a.grants(o.Path, old.granted(), nil)); err != nil {
+	if err := errors.Join(a.place(&o), a.members(o.Path, old.Members, nil, o.Revision), a.grants(o.Path, &old, &o)); err != nil {
 		return o, err
 	}
 	if !old.Exists() {

@@ -30,6 +30,7 @@ type Object struct {
 	Data         []byte    // canonical JSON object without id and last_modified; never modified in place
 	ACL          ACL       // the object's own permissions
 	Members      []string  // principals that get Path as a principal (groups)
+	grantsAt     Revision  // under which its grant rows lie; 0: under its own. See grantKey
 	Of           *Ref      // not nil: an entry, and what it refers to; all zero: to nothing. See OpPutEntry
 }
 
@@ -130,6 +131,7 @@ const (
 	objFieldACL      protowire.Number = 4
 	objFieldMember   protowire.Number = 5
 	objFieldOf       protowire.Number = 6
+	objFieldGrantsAt protowire.Number = 7
 )
 
 func encodeObject(o *Object) []byte {
@@ -153,6 +155,9 @@ func appendObject(b []byte, o *Object) []byte {
 	}
 	if o.Of != nil {
 		b = appendBytes(b, objFieldOf, encodeRef(o.Of))
+	}
+	if o.grantsAt != 0 {
+		b = appendUint(b, objFieldGrantsAt, uint64(o.grantsAt))
 	}
 	return b
 }
@@ -179,6 +184,8 @@ func decodeObject(v []byte, o *Object) error {
 			of, err := decodeRef(b)
 			o.Of = &of
 			return err
+		case objFieldGrantsAt:
+			o.grantsAt = Revision(n)
 		default:
 			return unknownField("object", num)
 		}
