@@ -111,6 +111,7 @@ func (s *Service) view(ctx context.Context, r *Request, f fsm.Freshness) (*fsm.V
 	}
 	wait, cancel := context.WithTimeout(ctx, s.cfg.Timeouts.SessionWait)
 	defer cancel()
+	seen, shown := shownBy(r, s.node.Now(), &f)
 	v, err := s.node.View(wait, f)
 	if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
 		return s.node.View(ctx, fsm.Freshness{Level: fsm.Linearizable})
@@ -118,7 +119,6 @@ func (s *Service) view(ctx context.Context, r *Request, f fsm.Freshness) (*fsm.V
 	if err != nil {
 		return nil, err
 	}
-	seen, shown := shownTime(r, s.node.Now())
 	if !shown {
 		return v, nil
 	}
@@ -147,8 +147,10 @@ func (s *Service) view(ctx context.Context, r *Request, f fsm.Freshness) (*fsm.V
 	}
 }
 
-// shownTime is the highest timestamp that a request shows to have seen.
-func shownTime(r *Request, now fsm.Timestamp) (seen fsm.Timestamp, ok bool) {
+// shownBy is the highest timestamp that a request shows to have seen. A page's token
+// shows a revision too, which f is raised to: the client keeps the ETag of the first
+// page, so a later page of an older state would lose for ever what came between.
+func shownBy(r *Request, now fsm.Timestamp, f *fsm.Freshness) (seen fsm.Timestamp, ok bool) {
 	for _, name := range []string{"if-match", "if-none-match"} {
 		if c, valid := parseCondition(r.Header[name]); valid && c.given && !c.any && !c.never {
 			seen, ok = max(seen, c.time), true
@@ -157,6 +159,9 @@ func shownTime(r *Request, now fsm.Timestamp) (seen fsm.Timestamp, ok bool) {
 	if q, err := query.Parse(r.Query, query.Options{Now: int64(now)}); err == nil {
 		if t, shown := q.SeenTimestamp(); shown {
 			seen, ok = max(seen, fsm.Timestamp(t)), true
+		}
+		if q.Token != nil {
+			f.Revision = max(f.Revision, fsm.Revision(q.Token.Revision))
 		}
 	}
 	return seen, ok

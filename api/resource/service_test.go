@@ -2,8 +2,10 @@ package resource
 
 import (
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"net/url"
 	"strings"
 	"sync"
 	"testing"
@@ -242,6 +244,37 @@ func TestSessionReads(t *testing.T) {
 	revision := r.Get("Quinto-Revision")
 	c.want(200, "", "alice", "GET "+records, "", "quinto-consistency", "session", "quinto-revision", revision)
 	c.want(400, "Quinto-Revision", "alice", "GET "+records, "", "quinto-consistency", "session", "quinto-revision", "x")
+}
+
+// TestPagesOfASessionDoNotGoBack: the second page comes from a node that lags behind
+// the first one's. It has to wait for the first page's revision, since the client
+// keeps the first page's ETag and would miss for ever what came between.
+func TestPagesOfASessionDoNotGoBack(t *testing.T) {
+	c, n := newClient(t, map[string]string{})
+	c.withRecords(2)
+	first := c.want(200, "", "alice", "GET "+records+"?_consistency=session&_sort=last_modified&_limit=1", "")
+	next, err := url.Parse(first.Get("Next-Page"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	query := next.Query()
+	token, err := base64.StdEncoding.DecodeString(query.Get("_token"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The same page as a node shows it that is one revision ahead of this one.
+	revision := fmt.Sprintf(`"revision":%d`, n.machine.Revision())
+	if !strings.Contains(string(token), revision) {
+		t.Fatalf("%s is not in %s", revision, token)
+	}
+	ahead := strings.Replace(string(token), revision, fmt.Sprintf(`"revision":%d`, n.machine.Revision()+1), 1)
+	query.Set("_token", base64.StdEncoding.EncodeToString([]byte(ahead)))
+	query.Set("_limit", "10")
+	go func() {
+		time.Sleep(50 * time.Millisecond)
+		c.do("alice", "PUT "+records+"/between", "")
+	}()
+	c.want(200, `"id":"between"`, "alice", "GET "+records+"?"+query.Encode(), "")
 }
 
 // TestSessionBeyondEveryNode: a revision that nobody has (a token of another
