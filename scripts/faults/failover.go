@@ -19,7 +19,9 @@ import (
 const (
 	gaugeWriters = 8
 	gaugePause   = 5 * time.Millisecond
-	gaugeTimeout = time.Second // a client that waits longer measures its own patience
+	gaugeTimeout = time.Second             // a client that waits longer measures its own patience
+	gaugeSettle  = 1500 * time.Millisecond // after this an event has had its effect
+	gaugeFlow    = 200 * time.Millisecond  // since the newest acknowledgement: writes flow
 	staleEvery   = 20 * time.Millisecond
 	staleTimeout = time.Second
 	hungTimes    = 3
@@ -113,7 +115,7 @@ func (g *gauge) read(n *testcluster.Node) {
 		g.mu.Lock()
 		switch {
 		case g.down[n.Name]:
-		case a.err != nil || a.status != http.StatusOK:
+		case !a.decided(): // a 404 is an answer: a node that has just started shows an older state
 			g.failed = append(g.failed, fmt.Sprintf("%s: %d %v %.100s", n.Name, a.status, a.err, a.body))
 		default:
 			if last := g.lastRead[n.Name]; !last.IsZero() {
@@ -132,15 +134,16 @@ func (g *gauge) setDown(n *testcluster.Node, down bool) {
 	g.down[n.Name] = down
 }
 
-// gap is the longest time without an acknowledgement around a moment, up to now; it
-// waits until there is one after it.
+// gap is the longest time without an acknowledgement around a moment; it waits until
+// writes are acknowledged again.
 func (g *gauge) gap(ctx context.Context, from time.Time) (time.Duration, error) {
 	for {
 		g.mu.Lock()
 		acks := slices.Clone(g.acks)
 		g.mu.Unlock()
 		i, _ := slices.BinarySearchFunc(acks, from, time.Time.Compare)
-		if i < len(acks) && time.Since(acks[i]) > time.Second { // and nothing stopped again
+		flows := i < len(acks) && time.Since(acks[len(acks)-1]) < gaugeFlow
+		if flows && time.Since(from) > gaugeSettle {
 			last, longest := from, time.Duration(0)
 			if i > 0 {
 				last = acks[i-1]

@@ -35,7 +35,7 @@ type edit struct {
 	module, file, old, new string
 }
 
-const mutantSeeds = 4 // tries, each with another seed, before a mutant counts as not found
+const mutantSeeds = 6 // tries, each with another seed, before a mutant counts as not found
 
 const raftModule = "github.com/hashicorp/raft"
 
