@@ -15,6 +15,7 @@ package main
 
 import (
 	"context"
+	"debug/buildinfo"
 	"errors"
 	"flag"
 	"fmt"
@@ -22,6 +23,8 @@ import (
 	"os/signal"
 	"path/filepath"
 	"regexp"
+	"runtime/debug"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -70,8 +73,8 @@ func parseFlags(args []string) (*options, error) {
 	f.StringVar(&o.only, "only", "", "regular expression of the harms to do, or of the mutants")
 	f.Uint64Var(&o.seed, "seed", 1, "what chance follows from")
 	f.BoolVar(&o.small, "small", false, "a selection by seed, on three nodes")
-	f.IntVar(&o.count, "count", 5, "harms of the selection")
-	f.DurationVar(&o.budget, "budget", 150*time.Second, "no further harm of the selection is begun after this")
+	f.IntVar(&o.count, "count", 4, "harms of the selection")
+	f.DurationVar(&o.budget, "budget", 100*time.Second, "no further harm of the selection is begun after this")
 	f.DurationVar(&o.before, "before", 3*time.Second, "load before a harm")
 	f.DurationVar(&o.hold, "hold", 5*time.Second, "how long a harm lasts")
 	f.DurationVar(&o.after, "after", 4*time.Second, "load after a harm")
@@ -153,7 +156,8 @@ func oneLine(err error) string {
 	return s[:min(len(s), 300)]
 }
 
-// needBinary builds quinto unless one was given.
+// needBinary builds quinto unless one was given, and finds out whether its clock can
+// be set wrong.
 func (o *options) needBinary(ctx context.Context) error {
 	var err error
 	if o.binary == "" {
@@ -161,8 +165,15 @@ func (o *options) needBinary(ctx context.Context) error {
 		o.binary, err = testcluster.Build(ctx, o.keep, "-tags", "faults")
 		return err
 	}
-	o.binary, err = filepath.Abs(o.binary)
-	return err
+	if o.binary, err = filepath.Abs(o.binary); err != nil {
+		return err
+	}
+	info, err := buildinfo.ReadFile(o.binary)
+	if err != nil {
+		return fmt.Errorf("--binary: %w", err)
+	}
+	o.faultsBuild = slices.Contains(info.Settings, debug.BuildSetting{Key: "-tags", Value: "faults"})
+	return nil
 }
 
 func (o *options) runHarms(ctx context.Context) error {
