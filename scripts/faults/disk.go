@@ -114,17 +114,16 @@ func (d *disk) fill() (string, error) {
 
 // slow lets the node's process write slowIOPS times a second.
 func (d *disk) slow() error {
-	var st unix.Stat_t
-	if err := unix.Stat(d.node.Dir, &st); err != nil {
+	device, err := deviceNumber(d.node.Dir)
+	if err != nil {
 		return err
 	}
 	d.group = filepath.Join(throttle, fmt.Sprintf("quinto-faults-%d-%s", os.Getpid(), d.node.Name))
 	if err := os.Mkdir(d.group, 0o755); err != nil {
 		return err
 	}
-	device := fmt.Sprintf("%d:%d %d", unix.Major(uint64(st.Dev)), unix.Minor(uint64(st.Dev)), slowIOPS)
 	return errors.Join(
-		os.WriteFile(filepath.Join(d.group, "blkio.throttle.write_iops_device"), []byte(device), 0),
+		os.WriteFile(filepath.Join(d.group, "blkio.throttle.write_iops_device"), fmt.Appendf(nil, "%s %d", device, slowIOPS), 0),
 		os.WriteFile(filepath.Join(d.group, "cgroup.procs"), fmt.Append(nil, d.node.PID()), 0))
 }
 

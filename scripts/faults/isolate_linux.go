@@ -8,6 +8,8 @@ import (
 	"os/signal"
 	"runtime"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 const isolated = "QUINTO_FAULTS_ISOLATED"
@@ -48,4 +50,11 @@ func isolate() (code int, done bool) {
 		return exit.ExitCode(), true
 	}
 	return 1, true
+}
+
+// deviceNumber is the device that holds a folder, as cgroups name it.
+func deviceNumber(dir string) (string, error) {
+	var st unix.Stat_t
+	err := unix.Stat(dir, &st)
+	return fmt.Sprintf("%d:%d", unix.Major(st.Dev), unix.Minor(st.Dev)), err
 }

@@ -208,7 +208,7 @@ func (w *world) ready(ctx context.Context) (live []*testcluster.Node, err error)
 			continue
 		}
 		if e := n.WaitReady(ctx); e != nil {
-			err = errors.Join(err, fmt.Errorf("%s does not become ready, see its log: %.100s", n.Name, e))
+			err = errors.Join(err, fmt.Errorf("%s does not become ready: %w", n.Name, e))
 			continue
 		}
 		live = append(live, n)
