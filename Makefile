@@ -86,7 +86,7 @@ conformance-all: build ## the same at length: both backends of Kinto, 1,200 rand
 	  $(CONFORMANCE) --kinto-venv "$$venv" --generate 300 --nodes 3 --kill-every 5s
 
 .PHONY: wounds
-wounds: build ## what real Kinto on PostgreSQL harms and quinto does not (docs/results/wounds.md); WOUNDS=small takes seconds
+wounds: build ## what real Kinto on PostgreSQL harms and quinto does not (docs/results/wounds.md); WOUNDS=small takes a minute
 	@venv="$$(scripts/lib/tools.sh venv)"; scripts/lib/tools.sh postgres >/dev/null; \
 	  set -x; $(CONFORMANCE) --kinto-venv "$$venv" --wounds $(WOUNDS)
 

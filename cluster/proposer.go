@@ -115,15 +115,15 @@ func freesSpace(t *fsm.Txn) bool {
 // is checked before it is in the log, where it would halt them all, or those that
 // know no more than level.
 func encodeTxn(t *fsm.Txn, level uint32) ([]byte, error) {
-	if err := t.CheckLevel(level); err != nil {
-		return nil, err
-	}
 	data := fsm.EncodeTxn(t)
 	if len(data) > fsm.MaxTxnBytes {
 		return nil, fmt.Errorf("%w: %d bytes", fsm.ErrTooLarge, len(data))
 	}
 	if len(t.Ops) > fsm.MaxOps || len(t.Compares) > fsm.MaxCompares {
 		return nil, fmt.Errorf("%w: %d operations, %d compares", fsm.ErrTooLarge, len(t.Ops), len(t.Compares))
+	}
+	if err := t.CheckLevel(level); err != nil {
+		return nil, err
 	}
 	if _, err := fsm.DecodeTxn(data); err != nil {
 		return nil, fmt.Errorf("cluster: transaction refused: %w", err)

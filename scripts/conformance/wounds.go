@@ -22,6 +22,8 @@ type wound struct {
 	harm func(ctx context.Context, s *sufferer) (harmed, of int, err error)
 	// luck: that Kinto shows it is likely and not certain.
 	luck bool
+	// settings of both servers beside woundSettings; each set of them starts a pair of its own.
+	settings string
 }
 
 // woundSettings are those of both servers. The bound on what one deletion takes is small, so that few records pass it.
@@ -45,6 +47,8 @@ type sufferer struct {
 	Server
 	size   woundSize
 	client *http.Client
+	pid    int         // of the server's process
+	header http.Header // of every request, beside its own
 }
 
 // answer is what a request got.
@@ -66,6 +70,9 @@ func (s *sufferer) do(ctx context.Context, method, path, media, body string) (an
 	req, err := http.NewRequestWithContext(ctx, method, s.Base+"/v1"+path, in)
 	if err != nil {
 		return answer{}, err
+	}
+	for name, values := range s.header {
+		req.Header[name] = values
 	}
 	req.SetBasicAuth(user, "password")
 	if body != "" {
@@ -123,36 +130,18 @@ func runWounds(ctx context.Context, o options) (_ int, err error) {
 		return 2, err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	settings := fmt.Sprintf(woundSettings, size.fetch)
 	pg, err := startPostgres(ctx, o.root, o.venv)
 	if err != nil {
 		return 2, err
 	}
 	defer func() { err = errors.Join(err, pg.stop()) }()
-	dsn, err := pg.database(ctx, "wounds")
-	if err != nil {
-		return 2, err
-	}
-	kinto, err := startKinto(ctx, o.venv, dir, "kinto", settings, "postgresql", dsn)
-	if err != nil {
-		return 2, err
-	}
-	defer func() { err = errors.Join(err, kinto.stop()) }()
-	quinto, err := startQuinto(ctx, o.quinto, dir, settings)
-	if err != nil {
-		return 2, err
-	}
-	defer func() { err = errors.Join(err, quinto.stop()) }()
-	client := &http.Client{Timeout: woundTimeout, Transport: &http.Transport{MaxIdleConnsPerHost: size.clients}}
 	code, table := 0, new(bytes.Buffer)
 	fmt.Fprintf(table, "| wound | harmed on Kinto | harmed on quinto |\n| --- | --- | --- |\n")
-	for _, w := range wounds() {
-		text, healed, err := w.inflict(ctx, &sufferer{kinto.Server, size, client}, &sufferer{quinto.Server, size, client})
+	for i, group := range woundGroups(wounds()) {
+		healed, err := woundPair(ctx, o, pg, filepath.Join(dir, fmt.Sprint(i)), size, group, table)
 		if err != nil {
-			return 2, fmt.Errorf("%s: %w", w.name, err)
+			return 2, err
 		}
-		fmt.Println(text)
-		fmt.Fprintln(table, text)
 		if !healed {
 			code = 1
 		}
@@ -162,6 +151,53 @@ func runWounds(ctx context.Context, o options) (_ int, err error) {
 		return code, os.WriteFile(filepath.Join(o.root, "docs", "results", "wounds.md"), woundsPage(table.String(), size), 0o644)
 	}
 	return code, nil
+}
+
+// woundGroups groups wounds that follow each other and have the same settings.
+func woundGroups(all []*wound) [][]*wound {
+	var groups [][]*wound
+	for i, w := range all {
+		if i == 0 || w.settings != all[i-1].settings {
+			groups = append(groups, nil)
+		}
+		groups[len(groups)-1] = append(groups[len(groups)-1], w)
+	}
+	return groups
+}
+
+// woundPair starts both servers in dir, does the wounds of one group to them and writes their rows.
+func woundPair(ctx context.Context, o options, pg *postgres, dir string, size woundSize, group []*wound, table io.Writer) (healed bool, err error) {
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return false, err
+	}
+	settings := strings.TrimSpace(fmt.Sprintf(woundSettings, size.fetch) + " " + group[0].settings)
+	dsn, err := pg.database(ctx, "wounds"+filepath.Base(dir))
+	if err != nil {
+		return false, err
+	}
+	kinto, err := startKinto(ctx, o.venv, dir, "kinto", settings, "postgresql", dsn)
+	if err != nil {
+		return false, err
+	}
+	defer func() { err = errors.Join(err, kinto.stop()) }()
+	quinto, err := startQuinto(ctx, o.quinto, dir, settings)
+	if err != nil {
+		return false, err
+	}
+	defer func() { err = errors.Join(err, quinto.stop()) }()
+	client := &http.Client{Timeout: woundTimeout, Transport: &http.Transport{MaxIdleConnsPerHost: size.clients}}
+	healed = true
+	for _, w := range group {
+		text, ok, err := w.inflict(ctx, &sufferer{Server: kinto.Server, size: size, client: client, pid: kinto.cmd.Process.Pid},
+			&sufferer{Server: quinto.Server, size: size, client: client, pid: quinto.cmd.Process.Pid})
+		if err != nil {
+			return false, fmt.Errorf("%s: %w", w.name, err)
+		}
+		fmt.Println(text)
+		fmt.Fprintln(table, text)
+		healed = healed && ok
+	}
+	return healed, nil
 }
 
 // inflict does one wound to both servers; healed is false when quinto was harmed, or Kinto was not although it always is.

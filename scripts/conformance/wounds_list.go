@@ -21,6 +21,10 @@ func wounds() []*wound {
 		{name: "JSON patches that a batch refuses", harm: jsonPatchInBatch},
 		{name: "500 for `__version__` without its file", harm: versionWithoutFile},
 		{name: "503 for a NUL in a value", harm: nulInValue},
+		{name: "writers with one ETag in If-Match who are told that they wrote although another did first", harm: lostUpdates, luck: true},
+		{name: "500 for a patch whose answer is to be light or diff, with the history", harm: lightWithHistory, settings: historyAndSchemas},
+		{name: "MiB of memory (beyond 64) that schemas keep after they were replaced", harm: pastSchemas, settings: historyAndSchemas},
+		{name: "names of accounts that the time of a wrong login tells", harm: namesByTime, settings: accountsOn},
 	}
 }
 
