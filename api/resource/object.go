@@ -269,17 +269,18 @@ func (c *call) wishedTime() (fsm.Timestamp, error) {
 	return fsm.Timestamp(n), c.checkFuture("querystring", name, fsm.Timestamp(n))
 }
 
-// checkFuture refuses a timestamp more than a day beyond now, or beyond a list
-// that runs ahead of the clock.
+// checkFuture refuses a timestamp further beyond now, or beyond a list that runs
+// ahead of the clock, than quinto.last_modified_ahead_hours (a day).
 func (c *call) checkFuture(location, name string, t fsm.Timestamp) error {
-	if t < c.now+dayMillis {
+	ahead := c.s.cfg.Limits.Ahead
+	if t < c.now+fsm.Timestamp(ahead.Milliseconds()) {
 		return nil
 	}
 	l, err := c.view.List(c.route.list)
-	if err != nil || t < l.Timestamp+dayMillis {
+	if err != nil || t < l.Timestamp+fsm.Timestamp(ahead.Milliseconds()) {
 		return err
 	}
-	return invalid(problem{location: location, name: name, description: fmt.Sprintf("%d is more than a day in the future", t)})
+	return invalid(problem{location: location, name: name, description: fmt.Sprintf("%d is more than %.0f hours in the future", t, ahead.Hours())})
 }
 
 // modifiedWish is the last_modified that the body asks for, if it counts: an

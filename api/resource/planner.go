@@ -15,10 +15,6 @@ import (
 	"quinto/plugins"
 )
 
-// dayMillis is how far beyond the clock, or beyond a list that runs ahead of
-// it, a client may put a timestamp.
-const dayMillis = 24 * 3600 * 1000
-
 // planner decides one request, or all of a batch, on one state: a View, with
 // the operations decided so far laid over it. It has no effects; what it
 // decided is ops and the outline that answer returns.

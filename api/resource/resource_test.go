@@ -123,7 +123,7 @@ func TestAnswersAreKintos(t *testing.T) {
 		{400, `Provide at least one of data or permissions`, "alice", "PATCH " + records + "/r1", `{}`, nil},
 		{400, `If-Match in header: The value should be integer between double quotes.`, "alice", "GET " + records + "/r1", "", []string{"if-match", `W/"1"`}},
 		{400, `last_modified in querystring: \"1x\" is not a number`, "alice", "DELETE " + records + "/r1?last_modified=1x", "", nil},
-		{400, `is more than a day in the future`, "alice", "PUT " + records + "/r9", `{"data":{"last_modified":9223372036854775808}}`, nil},
+		{400, `is more than 24 hours in the future`, "alice", "PUT " + records + "/r9", `{"data":{"last_modified":9223372036854775808}}`, nil},
 		{412, `"details":{"existing":{"n":1,"id":"r1","last_modified":`, "alice", "PUT " + records + "/r1", `{}`, []string{"if-none-match", "*"}},
 		{412, `"message":"Resource was modified meanwhile"}`, "alice", "POST " + records, `{}`, []string{"if-match", "*"}},
 		{406, `Accept header should be one of ['application/json']`, "alice", "GET " + records, "", []string{"accept", "text/html"}},

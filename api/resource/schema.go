@@ -51,6 +51,8 @@ const maxSchemaValues = 400_000
 // kept counts only while the place holds the same text, so that it is always the
 // schema of the revision that is read, be it only in the batch.
 type schemaCache struct {
+	backtrack bool // match what RE2 leaves out, see jsonschema.Schema.Backtrack
+
 	mu   sync.Mutex
 	size int
 	kept map[schemaPlace]*compiledSchema
@@ -77,6 +79,9 @@ func (s *schemaCache) get(at schemaPlace, text canon.Value, ignored []string) (*
 	if c == nil || !bytes.Equal(c.text, text) {
 		c = &compiledSchema{text: bytes.Clone(text), size: 1 + len(text)/64}
 		if c.schema, c.err = jsonschema.Compile(withoutRequired(text, ignored)); c.err == nil {
+			if s.backtrack {
+				c.schema.Backtrack()
+			}
 			c.size += c.schema.Size()
 		}
 		s.keep(at, c)
@@ -168,7 +173,7 @@ func (c *call) checkUsable(data canon.Value, names ...string) error {
 		if was, _ := canon.Value(c.current.Data).Get(name); !ok || bytes.Equal(v, was) {
 			continue
 		}
-		if flaws := checkDefinition(data, name, true); len(flaws) > 0 {
+		if flaws := checkDefinition(data, name, !c.s.cfg.SchemaBacktracking); len(flaws) > 0 {
 			return invalid(problem{location: "body", name: name, description: flaws[0].Description})
 		}
 	}

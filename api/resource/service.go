@@ -125,6 +125,7 @@ func New(o Options) (*Service, error) {
 	if slices.ContainsFunc(o.Authenticators, func(p plugins.Authenticator) bool { return p.Name() == basicAuth.Name }) {
 		s.capabilities = append([]Capability{basicAuth}, s.capabilities...)
 	}
+	s.schemas.backtrack = o.Config.SchemaBacktracking
 	if o.Config.SchemaValidation {
 		s.capabilities = append(slices.Clip(s.capabilities), schemaCapability)
 	}

@@ -95,6 +95,8 @@ type Config struct {
 	BackoffPercentage int
 	// SchemaValidation checks writes by the JSON schemas of collection and bucket (Kinto 4.9).
 	SchemaValidation bool
+	// SchemaBacktracking matches patterns of schemas that RE2 leaves out, each for a bounded time.
+	SchemaBacktracking bool
 	// PermissionsEndpoint serves `/permissions` (Kinto 5.4).
 	PermissionsEndpoint bool
 	// ExplicitPermissions adds the creator to an object's `write` permission (Kinto 5.2).
@@ -219,6 +221,8 @@ type Listener struct {
 type Limits struct {
 	// BodyBytes bounds the body of a request, after decompression.
 	BodyBytes int
+	// Ahead is how far beyond the clock a client may put a last_modified.
+	Ahead time.Duration
 	// RecordBytes bounds one stored object's compact JSON.
 	RecordBytes int
 	// QueryBytes bounds path and query string together.

@@ -40,6 +40,10 @@ func clusterSettings() []Setting {
 		{Name: "quinto.expose_revision_header", Default: "false", Doc: "Let browsers read `Quinto-Revision`.", field: func(c *Config) any { return &c.ExposeRevision }},
 		{Name: "quinto.version_needs_file", Default: "false", Doc: "Answer `__version__` with 500 when `version_json_path` does not exist, as Kinto does; else it tells the program's own version.",
 			field: func(c *Config) any { return &c.Project.VersionNeedsFile }},
+		{Name: "quinto.schema_backtracking", Default: "false", Doc: "Match the patterns of JSON schemas that have lookaround or back references, as Kinto does, each for 20 ms at most; else such a schema is refused while schemas are validated.",
+			field: func(c *Config) any { return &c.SchemaBacktracking }},
+		{Name: "quinto.last_modified_ahead_hours", Default: "24", Min: 1, Max: 1_000_000, Unit: time.Hour, Doc: "How far ahead of the clock a client's `last_modified` may be; more is 400. Kinto has no bound: one such write, and the list's clock stands there.",
+			field: func(c *Config) any { return &c.Limits.Ahead }},
 		{Name: "quinto.cluster_status_principals", Doc: "Who may read the cluster's status over HTTP from elsewhere than the machine itself.",
 			field: func(c *Config) any { return &c.StatusPrincipals }},
 	}

@@ -6,13 +6,16 @@ import (
 	"regexp/syntax"
 	"strings"
 
+	"github.com/dlclark/regexp2"
+
 	"quinto/internal/canon"
 )
 
 // pattern is a compiled regular expression, or why there is none.
 type pattern struct {
 	re   *regexp.Regexp
-	size int // instructions
+	back *regexp2.Regexp // in re's place, see Backtrack
+	size int             // instructions
 	err  error
 }
 
@@ -118,6 +121,9 @@ func (r *run) matches(expression, text string) bool {
 	if p.err != nil {
 		r.halt(&Unusable{"The pattern " + repr(expression) + " cannot be used: " + p.err.Error()})
 		return false
+	}
+	if p.back != nil {
+		return r.goBack(p, expression, text)
 	}
 	return r.spend(1+len(text)*(1+p.size/8)/4) && p.re.MatchString(text)
 }
