@@ -59,3 +59,13 @@ func TestReadsHaveNoKeyAndAScenariosOwnKeyStays(t *testing.T) {
 		t.Errorf("got %v", keys)
 	}
 }
+
+// What a server counts is left out on several nodes; that it answers at all is not.
+func TestMeasurementsAreOfOneNode(t *testing.T) {
+	all := []*Scenario{{Name: "a"}, {Name: "b", Requests: []*Request{{Metrics: []string{"x_total"}}}}, {Name: "c", Requests: []*Request{{Metrics: []string{"none"}}}}}
+	for nodes, want := range map[int]int{1: 3, 3: 2} {
+		if chosen, err := choose(all, options{nodes: nodes}); err != nil || len(chosen) != want {
+			t.Errorf("on %d: %d scenarios, %v", nodes, len(chosen), err)
+		}
+	}
+}
