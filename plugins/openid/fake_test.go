@@ -135,16 +135,17 @@ func (f *fake) lookup(more map[string]string) plugins.Settings {
 		Lookup: func(name string) (string, bool) { value, ok := all[name]; return value, ok }}
 }
 
-// clock is a time that a test moves.
+// clock is a time that only a test moves.
 type clock struct {
 	mu    sync.Mutex
+	begin time.Time
 	ahead time.Duration
 }
 
 func (c *clock) now() time.Time {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return time.Now().Add(c.ahead)
+	return c.begin.Add(c.ahead)
 }
 
 func (c *clock) advance(d time.Duration) {
@@ -155,7 +156,7 @@ func (c *clock) advance(d time.Duration) {
 
 func newPolicy(t *testing.T, f *fake, more map[string]string) (*Policy, *clock) {
 	t.Helper()
-	p, c := new(Policy), new(clock)
+	p, c := new(Policy), &clock{begin: time.Now()}
 	if err := p.Provision(context.Background(), f.lookup(more)); err != nil {
 		t.Fatal(err)
 	}

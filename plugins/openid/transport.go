@@ -20,14 +20,16 @@ const (
 	// maxRedirects of a GET are followed; a call that carries the client's secret
 	// follows none.
 	maxRedirects = 3
-	// keysPause is the least time between two fetches of the keys, so that tokens which
-	// name unknown keys do not make this server hammer the provider.
+	// keysPause is the time in which one fetch of the keys is allowed, up to keysBurst of
+	// them saved up, so that tokens which name unknown keys do not make this server
+	// hammer the provider.
 	keysPause = 5 * time.Second
+	keysBurst = 4
 )
 
 var (
 	errTooBig = fmt.Errorf("the answer has more than %d bytes", maxAnswerBytes)
-	errPaused = errors.New("the keys were fetched a moment ago")
+	errPaused = errors.New("the keys were fetched often enough")
 	errClosed = errors.New("the server stops")
 )
 
@@ -86,25 +88,32 @@ func (b *cappedBody) Close() error {
 	return b.ReadCloser.Close()
 }
 
-// paused lets a call through at most once per keysPause.
+// paused lets calls through as keysPause and keysBurst say.
 type paused struct {
 	next  http.RoundTripper
 	clock func() time.Time
 	mu    sync.Mutex
-	until time.Time
+	saved time.Time // the calls that could be made since then are saved up
 }
 
 // RoundTrip implements http.RoundTripper.
 func (t *paused) RoundTrip(r *http.Request) (*http.Response, error) {
-	t.mu.Lock()
-	now := t.clock()
-	early := now.Before(t.until)
-	if !early {
-		t.until = now.Add(keysPause)
-	}
-	t.mu.Unlock()
-	if early {
+	if !t.take() {
 		return nil, errPaused
 	}
 	return t.next.RoundTrip(r)
+}
+
+func (t *paused) take() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	now := t.clock()
+	if most := now.Add(-keysBurst * keysPause); t.saved.Before(most) {
+		t.saved = most
+	}
+	if now.Sub(t.saved) < keysPause {
+		return false
+	}
+	t.saved = t.saved.Add(keysPause)
+	return true
 }

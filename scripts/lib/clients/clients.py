@@ -17,6 +17,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(HERE, "..", "demo"))
 
 from nodes import Cluster, DemoError, free_ports  # noqa: E402
+import openid  # noqa: E402
 from proxy import RoundRobin  # noqa: E402
 import python  # noqa: E402
 import wizard  # noqa: E402
@@ -27,10 +28,10 @@ AUTH = ("clients", "secret")
 SETTINGS = [
     "kinto.project_name = clients",
     "kinto.userid_hmac_secret = a secret of these clients",
-    "kinto.includes = kinto.plugins.default_bucket kinto.plugins.history kinto.plugins.accounts",
+    "kinto.includes = kinto.plugins.default_bucket kinto.plugins.history kinto.plugins.accounts kinto.plugins.openid",
     "kinto.default_bucket_hmac_secret = another",
     "kinto.experimental_permissions_endpoint = true",
-    "kinto.multiauth.policies = account basicauth",
+    f"kinto.multiauth.policies = account basicauth {' '.join(openid.POLICIES)}",
     "kinto.multiauth.policy.account.use = kinto.plugins.accounts.AccountsPolicy",
     "kinto.multiauth.policy.basicauth.use = kinto.core.authentication.BasicAuthAuthenticationPolicy",
     "kinto.account_create_principals = system.Everyone",
@@ -73,13 +74,14 @@ def wizards(url, folder):
     return ["kinto-wizard: what it loads it dumps again, and loads that"]
 
 
-def prove(url, node_path, folder):
+def prove(url, node_path, folder, *more):
     """Runs all; returns how many failed."""
     steps = [
         lambda: python.run(url, AUTH),
         lambda: [f"kinto-http.js: all {javascript('http.cjs', url, node_path, 'js')} methods of client, bucket and collection"],
         lambda: offline(url, node_path),
         lambda: wizards(url, folder),
+        *more,
     ]
     passed = failed = 0
     for step in steps:
@@ -102,18 +104,22 @@ def main():
     args = flags.parse_args()
     logging.getLogger("kinto_http").setLevel(logging.ERROR)  # it warns of every part of a batch that went well
     folder = tempfile.mkdtemp(prefix="quinto-clients-")
-    cluster = proxy = None
+    cluster = proxy = provider = None
+    more = []
     try:
         url = args.url
         if url is None:
-            ports = free_ports(10)
-            cluster = Cluster(args.quinto, folder, SETTINGS, ports[:9])
+            ports = free_ports(11)
+            host = f"127.0.0.1:{ports[9]}"
+            provider = openid.Provider(ports[10], args.node_path, [f"http://{host}/v1/openid/{policy}/token" for policy in openid.POLICIES])
+            cluster = Cluster(args.quinto, folder, SETTINGS + openid.settings(ports[10]), ports[:9])
             for node in cluster.nodes:
                 cluster.start(node)
             cluster.wait_ready(*cluster.nodes)
             proxy = RoundRobin(ports[9], [node.http for node in cluster.nodes])
             url = proxy.url
-        passed, failed = prove(url, args.node_path, folder)
+            more = [lambda: openid.run(host, [node.url for node in cluster.nodes], provider)]
+        passed, failed = prove(url, args.node_path, folder, *more)
         if proxy is not None:
             print("  requests by node:", ", ".join(str(n) for n in proxy.served.values()))
         print(f"clients: {passed} passed, {failed} failed")
@@ -124,6 +130,8 @@ def main():
             print(f"--- {node.name}\n{node.tail()}", file=sys.stderr)
         return 1
     finally:
+        if provider is not None:
+            provider.stop()
         if proxy is not None:
             proxy.stop()
         if cluster is not None:
