@@ -118,6 +118,10 @@ func kintoOfPlugins() []nameGroup {
 		{"default_bucket_hmac_secret", "`kinto.plugins.default_bucket`: secret of the ids of personal buckets"},
 		{"history.exclude_resources history.exclude_user_ids", "`kinto.plugins.history`: URIs and users of which no history is kept"},
 		{"account_cache_ttl_seconds", "the policies of `kinto.plugins.accounts`: how long a verified password is remembered"},
+		{"multiauth.policy.*.issuer multiauth.policy.*.client_id multiauth.policy.*.client_secret multiauth.policy.*.audience multiauth.policy.*.userid_field " +
+			"multiauth.policy.*.header_type multiauth.policy.*.realm multiauth.policy.*.verification_ttl_seconds multiauth.policy.*.state_ttl_seconds " +
+			"multiauth.policy.*.state_length multiauth.policy.*.allowed_scopes multiauth.policy.*.trusted_callback_urls", "`kinto.plugins.openid.OpenIDConnectPolicy`: see operations.md"},
+		{"multiauth.policy.*.ask_userinfo multiauth.policy.*.verify_id_token multiauth.policy.*.trust_unverified_email", "the same policy; quinto's own"},
 		{"admin_assets_path", "`kinto.plugins.admin`: folder of the built admin"},
 		{"prometheus_* statsd_*", "`kinto.plugins.prometheus`, `kinto.plugins.statsd`: names, labels and receivers of metrics"},
 		{"history.auto_trim_max_count history.auto_trim_threshold history.auto_trim_user_ids", "`kinto.plugins.history`: how much of it is kept"},

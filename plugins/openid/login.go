@@ -26,20 +26,26 @@ const (
 	inQuerystring = "querystring"
 )
 
-// arguments of a request; of one that is given twice the last counts, as in Kinto.
-type arguments url.Values
-
-func argumentsOf(r *plugins.RouteRequest) arguments {
-	values, _ := url.ParseQuery(r.Query) // what is no pair is left out
-	return arguments(values)
-}
-
-func (a arguments) get(name string) string {
-	values := a[name]
-	if len(values) == 0 {
-		return ""
+// arguments reads the query of a request: of the names in known at most one value
+// each. A name that is given more often is a problem, in Kinto's words.
+func arguments(r *plugins.RouteRequest, known ...string) (values url.Values, problems []plugins.Problem) {
+	values, _ = url.ParseQuery(r.Query) // what is no pair is left out
+	for _, name := range known {
+		if len(values[name]) < 2 {
+			continue
+		}
+		list := []byte{'['}
+		for i, value := range values[name] {
+			if i > 0 {
+				list = append(list, ',')
+			}
+			list = canon.AppendString(list, value)
+		}
+		problems = append(problems, plugins.Problem{Location: inQuerystring, Name: name,
+			Description: canon.Python(append(list, ']')) + " is not a string: {'" + name + "': ''}"})
+		delete(values, name)
 	}
-	return values[len(values)-1]
+	return values, problems
 }
 
 func refuse(problems ...plugins.Problem) error { return &plugins.Veto{Problems: problems} }
@@ -60,9 +66,9 @@ func (o *OpenID) withProvider(r *plugins.RouteRequest, problems []plugins.Proble
 
 // login sends a browser to the provider, and remembers where it has to come back to.
 func (o *OpenID) login(ctx context.Context, r *plugins.RouteRequest) (*plugins.RoutePlan, error) {
-	q := argumentsOf(r)
-	callback, scope, prompt := q.get("callback"), q.get("scope"), q.get("prompt")
-	p, err := o.withProvider(r, checkLogin(callback, scope, prompt))
+	q, problems := arguments(r, "callback", "scope", "prompt")
+	callback, scope, prompt := q.Get("callback"), q.Get("scope"), q.Get("prompt")
+	p, err := o.withProvider(r, checkLogin(callback, scope, prompt, problems))
 	if err != nil {
 		return nil, err
 	}
@@ -104,8 +110,11 @@ func redirectURI(r *plugins.RouteRequest, p *provider) string {
 }
 
 // checkLogin is Kinto's schema of the query.
-func checkLogin(callback, scope, prompt string) (problems []plugins.Problem) {
+func checkLogin(callback, scope, prompt string, problems []plugins.Problem) []plugins.Problem {
 	add := func(name, description string) {
+		if slices.ContainsFunc(problems, func(p plugins.Problem) bool { return p.Name == name }) {
+			return
+		}
 		problems = append(problems, plugins.Problem{Location: inQuerystring, Name: name, Description: description})
 	}
 	switch trimmed := strings.TrimSpace(callback); {
@@ -201,10 +210,10 @@ type traded struct {
 
 // token ends a login: the browser gets what the provider gives for its code.
 func (o *OpenID) token(ctx context.Context, r *plugins.RouteRequest) (*plugins.RoutePlan, error) {
-	q := argumentsOf(r)
-	code, state, problem := q.get("code"), q.get("state"), q.get("error")
-	var problems []plugins.Problem
+	q, problems := arguments(r, "code", "state", "error", "error_description")
+	code, state, problem := q.Get("code"), q.Get("state"), q.Get("error")
 	switch {
+	case problems != nil:
 	case state == "":
 		problems = []plugins.Problem{{Location: inQuerystring, Name: "state", Description: required}}
 	case (code == "") == (problem == ""):
@@ -221,7 +230,7 @@ func (o *OpenID) token(ctx context.Context, r *plugins.RouteRequest) (*plugins.R
 	}
 	plan := &plugins.RoutePlan{Ops: []fsm.Op{{Type: fsm.OpDropEntries, Path: path.List(), Members: []string{path.ID()}}}}
 	if problem != "" {
-		plan.Response = failed(kept.callback, problem, q.get("error_description"))
+		plan.Response = failed(kept.callback, problem, q.Get("error_description"))
 		return plan, nil
 	}
 	found, known := plugins.Recall(ctx, tradeKey{path})

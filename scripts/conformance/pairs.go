@@ -10,6 +10,7 @@ import (
 	"slices"
 	"sort"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 )
@@ -153,6 +154,11 @@ func startPair(ctx context.Context, o options, name, settings string) (_ *pair, 
 	}()
 	if err := os.WriteFile(filepath.Join(dir, "published.json"), []byte(versionFile), 0o600); err != nil {
 		return nil, err
+	}
+	if strings.Contains(settings, providerMark) {
+		url, end := startProvider()
+		settings = strings.ReplaceAll(settings, providerMark, url)
+		p.stops = append(p.stops, func() error { end(); return nil })
 	}
 	dsn := o.dsn
 	if o.pg != nil {

@@ -16,13 +16,14 @@ import (
 const timeWindow = int64(time.Hour / time.Millisecond)
 
 var (
-	millis    = regexp.MustCompile(`\d{13}`)
-	uuidForm  = regexp.MustCompile(`^[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$`)
-	hashForm  = regexp.MustCompile(`^\$2b\$12\$[./A-Za-z0-9]{53}$`) // a password's, as Kinto's accounts keep it
-	nameForm  = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_-]{7}$`)
-	pythonSet = regexp.MustCompile(`one of \['[^\]]*'\]`)
-	pageToken = regexp.MustCompile(`_token=[^&"]+`)
-	isoDate   = regexp.MustCompile(`\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}\+00:00`)
+	millis     = regexp.MustCompile(`\d{13}`)
+	uuidForm   = regexp.MustCompile(`^[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$`)
+	hashForm   = regexp.MustCompile(`^\$2b\$12\$[./A-Za-z0-9]{53}$`) // a password's, as Kinto's accounts keep it
+	nameForm   = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_-]{7}$`)
+	pythonSet  = regexp.MustCompile(`one of \['[^\]]*'\]`)
+	loginState = regexp.MustCompile(`state=[0-9a-f]{16,}`)
+	pageToken  = regexp.MustCompile(`_token=[^&"]+`)
+	isoDate    = regexp.MustCompile(`\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}\+00:00`)
 )
 
 // place says where a value was seen: times given by one request to different lists may fall into one millisecond.
@@ -103,8 +104,9 @@ func (r *relations) isServerTime(ms int64) bool {
 // normal gives the text with addresses, ids and times of one side replaced by symbols, and the times in their order.
 func (r *relations) normal(side int, text string) (string, []int64) {
 	for _, base := range r.bases[side] {
-		text = strings.ReplaceAll(text, base, "‹base›")
+		text = strings.ReplaceAll(strings.ReplaceAll(text, base, "‹base›"), url.QueryEscape(base), "‹base›")
 	}
+	text = loginState.ReplaceAllString(text, "state=‹state›")
 	text = pageToken.ReplaceAllString(text, "_token=‹token›")
 	text = pythonSet.ReplaceAllStringFunc(text, sortedSet)
 	text = isoDate.ReplaceAllString(text, "‹date›") // of a history's entry

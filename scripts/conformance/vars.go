@@ -37,7 +37,7 @@ func placeholderLabel(m []string) (string, error) {
 		return "", nil
 	case "me":
 		return "", nil
-	case "etag", "ts", "id", "next", "token":
+	case "etag", "ts", "id", "next", "token", "state":
 		return m[2], nil
 	case "json":
 		label, _, ok := strings.Cut(m[2], ":")
@@ -147,6 +147,12 @@ func capture(m []string, answers map[string]Answer) (string, int64, error) {
 			return "", 0, err
 		}
 		return some(url.QueryEscape(next.Query().Get("_token")))
+	case "state":
+		to, err := url.Parse(answer.Header.Get("Location"))
+		if err != nil {
+			return "", 0, err
+		}
+		return some(to.Query().Get("state"))
 	case "id":
 		return jsonAt(answer.Body, "data.id")
 	}
