@@ -106,6 +106,12 @@ clients: build demo-tools ## the official clients, each through its whole interf
 tutorials: build demo-tools ## every block of code in the tutorials, and what it must print
 	@venv="$$(scripts/lib/tools.sh venv)"; npm="$$(scripts/lib/tools.sh npm)"; \
 	  "$$venv/bin/python" -B scripts/lib/tutorials/run.py --quinto $(BIN) --node-path "$$npm/node_modules" docs/tutorial-offline.md docs/tutorial-sharing.md
+	@$(MAKE) --no-print-directory live
+
+.PHONY: live
+live: build ## docs/examples/live in Chromium, and a WebSocket, while nodes are killed
+	@venv="$$(scripts/lib/tools.sh venv)"; browser="$$(scripts/lib/tools.sh browser)"; \
+	  "$$venv/bin/python" -B scripts/lib/live/browser.py --quinto $(BIN) --browser "$$browser"
 
 .PHONY: demo-tools
 demo-tools:

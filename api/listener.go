@@ -117,6 +117,9 @@ func lingerOn(c net.Conn, bytes int) {
 	}
 }
 
+// leave frees the place of a connection that another limit counts from now on.
+func (c *countedConn) leave() { c.done() }
+
 // Close closes the connection and frees its place.
 func (c *countedConn) Close() error {
 	defer c.done()

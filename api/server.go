@@ -26,6 +26,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"github.com/valyala/fasthttp"
 
+	"quinto/api/live"
 	"quinto/api/openapi"
 	"quinto/api/resource"
 	"quinto/fsm"
@@ -92,6 +93,9 @@ type Options struct {
 	SettingsDiffer func() map[string][]string
 	// RequestLog gets a line for each request; nil: none.
 	RequestLog *RequestLog
+	// Live has the streams of the node; nil: there are none, and no feeds. Shutdown
+	// closes it.
+	Live *live.Hub
 	// Logger gets failures of this package's own; nil: silent.
 	Logger hclog.Logger
 }
@@ -153,6 +157,7 @@ func New(o Options) *Server {
 	server.HeaderReceived = s.bodies.reserve
 	server.ExpectHandler = s.expect
 	server.CloseOnShutdown = true
+	server.KeepHijackedConns = true // those of streams
 	server.SecureErrorLogMessage = true
 	return s
 }
@@ -194,6 +199,9 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		if err := ln.Close(); err != nil {
 			return fmt.Errorf("api: %w", err)
 		}
+	}
+	if s.options.Live != nil {
+		s.options.Live.Close(ctx)
 	}
 	if err := s.app.ShutdownWithContext(ctx); err != nil {
 		return fmt.Errorf("api: requests still running: %w", err)
@@ -260,6 +268,14 @@ func (s *Server) route(ctx *fasthttp.RequestCtx) {
 	}
 	if location, ok := slashRedirect(r); ok && s.options.Config.Redirects.Slash && !s.options.Service.Serves(r.Path) {
 		s.render(ctx, s.redirect(r, location, s.options.Config.Redirects.SlashSeconds))
+		return
+	}
+	if socket, ok := s.streamed(ctx, r); ok {
+		s.stream(ctx, work, r, socket)
+		return
+	}
+	if s.options.Live != nil && resource.IsFeed(r.Path) {
+		s.render(ctx, s.feed(work, r))
 		return
 	}
 	s.render(ctx, s.options.Service.Do(work, r))

