@@ -1,6 +1,7 @@
 package jsonschema
 
 import (
+	"errors"
 	"time"
 
 	"github.com/dlclark/regexp2"
@@ -19,7 +20,7 @@ const stepTime = 100 * time.Nanosecond
 // whether a validation comes to an end: only the node that decides may ask.
 func (s *Schema) Backtrack() {
 	for text, p := range s.patterns {
-		if p.re != nil || p.err == errPatterns || wrongAnywhere(p.err) || len(text) > MaxPatternSize {
+		if p.re != nil || errors.Is(p.err, errPatterns) || wrongAnywhere(p.err) || len(text) > MaxPatternSize {
 			continue
 		}
 		re, err := regexp2.Compile(text, regexp2.RE2) // with the names of groups that Python has
