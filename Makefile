@@ -162,6 +162,10 @@ bench: build ## figures beside real Kinto on PostgreSQL, as ratios
 	@scripts/lib/tools.sh venv postgres >/dev/null
 	$(call script,bench)
 
+.PHONY: bench-live
+bench-live: build ## 10,000 live streams on one node: memory, time to reach all, cost for writers
+	$(call script,benchlive) --quinto $(BIN)
+
 .PHONY: bench-big
 bench-big: build ## one node with 1,000,000 records: restart after kill -9, memory
 	$(call script,bench) --big --only '^big$$' --out docs/results/bench.md

@@ -9,6 +9,7 @@ import (
 
 	_ "quinto/plugins/accounts"
 	_ "quinto/plugins/admin"
+	_ "quinto/plugins/changes"
 	_ "quinto/plugins/counters"
 	_ "quinto/plugins/defaultbucket"
 	_ "quinto/plugins/flush"

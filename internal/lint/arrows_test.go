@@ -37,7 +37,7 @@ var arrows = []arrow{
 	{"api/live", []string{"api/resource", "fsm"}, "streams know what may be seen and how it is sent; the HTTP port hands them connections"},
 	{"api/query", []string{"fsm"}, "filters, sort and pages are pure"},
 	{"plugins", []string{"fsm", "internal/config"}, "what a plugin's author reads must not pull in the server"},
-	{"plugins/*", []string{"plugins", "fsm", "api", "internal/config"}, "a plugin is one folder: two plugins never know each other, and none knows the cluster"},
+	{"plugins/*", []string{"plugins", "fsm", "api", "api/query", "internal/config"}, "a plugin is one folder: two plugins never know each other, and none knows the cluster"},
 	{"internal/canon", nil, "canonical JSON is bottom: everyone may use it, so it uses no one"},
 	{"internal/jsonschema", nil, "JSON Schema knows values, and nothing of who asks"},
 	{"internal/config", nil, "settings are plain data: they know none of the parts that they set"},
