@@ -45,6 +45,9 @@ type Delivery struct {
 	Old      *fsm.Object // before the change; nil on create
 	New      *fsm.Object // after it; nil on delete: the tombstone is (Event.Path, Event.LastModified)
 	Attempt  int         // 1 for the first of this leader
+	// Impacted is what one request changed, for a Grouping notifier: Event, Old and New
+	// are those of the first. nil for others.
+	Impacted []Impacted
 }
 
 // DeliveryID returns the id of the change at revision for a notifier: a hash

@@ -70,7 +70,12 @@ func (r *runner) deliver(ctx context.Context, j job) (err error) {
 	}
 	d := plugins.Delivery{Notifier: r.name, Cluster: r.cluster, Event: j.event, Attempt: j.attempt,
 		ID: plugins.DeliveryID(r.cluster, r.name, j.event.Revision)}
-	if d.Old, d.New, err = r.bodies(j.event); err != nil {
+	if g, ok := r.n.(plugins.Grouping); ok && g.Grouped() {
+		if d.Impacted, err = r.group(j.event); err != nil || d.Impacted == nil {
+			return err
+		}
+		d.Old, d.New = d.Impacted[0].Old, d.Impacted[0].New
+	} else if d.Old, d.New, err = r.bodies(j.event); err != nil {
 		return err
 	}
 	inner, cancel := context.WithTimeout(ctx, r.d.o.DeliverTimeout)
@@ -95,6 +100,10 @@ func (r *runner) bodies(e *fsm.Event) (before, after *fsm.Object, err error) {
 		return nil, nil, fmt.Errorf("%w: %w", errFenced, err)
 	}
 	defer v.Close()
+	return bodiesOf(v, e)
+}
+
+func bodiesOf(v *fsm.View, e *fsm.Event) (before, after *fsm.Object, err error) {
 	get := func(revision fsm.Revision) (*fsm.Object, error) {
 		o, err := v.Version(e.Path, revision)
 		switch {

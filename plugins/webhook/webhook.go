@@ -12,6 +12,7 @@
 //	event_listeners.hook.bucket = blog
 //	event_listeners.hook.collection = articles comments-*
 //	event_listeners.hook.timeout_seconds = 10
+//	event_listeners.hook.grouped = true
 package webhook
 
 import (
@@ -75,6 +76,7 @@ type Webhook struct {
 	url      *url.URL
 	signers  []*standardwebhooks.Webhook
 	filter   filter
+	grouped  bool
 	timeout  time.Duration
 	client   *http.Client
 }
@@ -83,6 +85,13 @@ type Webhook struct {
 func (w *Webhook) Provision(_ context.Context, s plugins.Settings) error {
 	w.settings, w.log = s, s.Log.With("webhook", s.Name)
 	w.filter = newFilter(s)
+	switch text := s.Params["grouped"]; text {
+	case "", "false":
+	case "true":
+		w.grouped = true
+	default:
+		return fmt.Errorf("grouped = %q: true or false", text)
+	}
 	w.timeout = DefaultTimeout
 	if text := s.Params["timeout_seconds"]; text != "" {
 		seconds, err := strconv.ParseFloat(text, 64)
@@ -144,7 +153,7 @@ func (w *Webhook) readSecrets(text string) error {
 // Validate warns about settings without effect.
 func (w *Webhook) Validate() error {
 	for name := range w.settings.Params {
-		if !slices.Contains([]string{"timeout_seconds", "bucket", "collection"}, name) {
+		if !slices.Contains([]string{"timeout_seconds", "bucket", "collection", "grouped"}, name) {
 			w.log.Warn("unknown setting of a webhook", "setting", name)
 		}
 	}
@@ -187,6 +196,9 @@ func (w *Webhook) Match(e *fsm.Event) bool { return w.filter.match(e) }
 // Lane implements plugins.Notifier: order is kept within a collection.
 func (w *Webhook) Lane(e *fsm.Event) string { return plugins.CollectionLane(e) }
 
+// Grouped implements plugins.Grouping: Kinto's events, if the setting grouped says so.
+func (w *Webhook) Grouped() bool { return w.grouped }
+
 // Deliver posts d. Any 2xx means taken. A redirect is a failure. 410 pauses
 // for GonePause; another status is tried again as the dispatcher or the
 // receiver's Retry-After says.
@@ -222,7 +234,7 @@ func (w *Webhook) Deliver(ctx context.Context, d plugins.Delivery) error {
 }
 
 func (w *Webhook) request(ctx context.Context, d plugins.Delivery, now time.Time) (*http.Request, error) {
-	body := payload(&d)
+	body := plugins.Payload(&d)
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, w.url.String(), bytes.NewReader(body))
 	if err != nil {
 		return nil, errors.New("webhook: bad request")
@@ -255,6 +267,7 @@ func retryAfter(text string, now time.Time) time.Duration {
 
 var (
 	_ plugins.Notifier    = (*Webhook)(nil)
+	_ plugins.Grouping    = (*Webhook)(nil)
 	_ plugins.Provisioner = (*Webhook)(nil)
 	_ plugins.Validator   = (*Webhook)(nil)
 	_ io.Closer           = (*Webhook)(nil)

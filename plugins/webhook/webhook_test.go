@@ -92,7 +92,7 @@ func TestSignature(t *testing.T) {
 func TestNoPasswordsInPayloads(t *testing.T) {
 	account := &fsm.Object{Path: "/accounts/bob", LastModified: 5, Data: []byte(`{"age":3,"password":"$2b$12$x"}`)}
 	d := plugins.Delivery{Event: &fsm.Event{Revision: 1, Action: fsm.ActionUpdate, Path: account.Path, LastModified: 5}, Old: account, New: account}
-	if got := string(payload(&d)); strings.Contains(got, "$2b$") || strings.Count(got, `"age":3`) != 2 {
+	if got := string(plugins.Payload(&d)); strings.Contains(got, "$2b$") || strings.Count(got, `"age":3`) != 2 {
 		t.Error(got)
 	}
 }
@@ -115,7 +115,7 @@ func TestPayload(t *testing.T) {
 		`{"timestamp":5,"action":"create","uri":"/buckets/b","user_id":null,"resource_name":"bucket","bucket_id":"b","revision":1,"impacted_objects":[{"new":{"x":"é\n","id":"b","last_modified":5}}]}`: bucket,
 		`{"timestamp":6,"action":"flush","user_id":null,"revision":9,"impacted_objects":[]}`:                                                                                                            flush,
 	} {
-		if got := string(payload(&d)); got != want || !json.Valid([]byte(got)) {
+		if got := string(plugins.Payload(&d)); got != want || !json.Valid([]byte(got)) {
 			t.Errorf("got  %s\nwant %s", got, want)
 		}
 	}
