@@ -78,6 +78,11 @@ func TestThreeNodesFormWriteReadAndReport(t *testing.T) {
 	if err != nil || string(answer) != l.cfg.Name+":hi" {
 		t.Errorf("forward: %q %v", answer, err)
 	}
+	for _, n := range nodes { // a follower hears of the last commit a while later
+		if !has(t, n, "b19") {
+			t.Errorf("%s has not the last write", n.cfg.Name)
+		}
+	}
 	members, err := f.Members(ctx)
 	if err != nil || len(members) != 3 {
 		t.Fatalf("members %v %v", members, err)
