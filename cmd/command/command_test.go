@@ -24,7 +24,9 @@ import (
 func TestMain(m *testing.M) {
 	// fasthttp's clock never ends, its janitor only notices after ten seconds, and
 	// Pebble's and net/http's helpers end in their own time.
+	// memberlist's Shutdown does not wait for a probe under way.
 	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/valyala/fasthttp.updateServerDate.func1"),
+		goleak.IgnoreAnyFunction("github.com/hashicorp/memberlist.(*Memberlist).probeNode"),
 		goleak.IgnoreAnyFunction("github.com/valyala/fasthttp.(*workerPool).Start.func2"))
 }
 

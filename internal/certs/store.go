@@ -125,7 +125,11 @@ func Open(files Files, o Options) (*Store, error) {
 
 // Close ends the watch; the credentials stay usable.
 func (s *Store) Close() error {
-	s.once.Do(func() { close(s.closed) })
+	s.once.Do(func() {
+		s.mu.Lock() // look begins nothing afterwards
+		defer s.mu.Unlock()
+		close(s.closed)
+	})
 	s.wg.Wait()
 	return nil
 }
@@ -169,8 +173,8 @@ func (s *Store) look() {
 	if !s.mu.TryLock() { // another is at it
 		return
 	}
+	defer s.mu.Unlock()
 	s.looked.Store(s.opts.Now().UnixNano())
-	var changed []func()
 	if stamps := s.stamps(); !slices.EqualFunc(stamps, s.seen, stamp.same) {
 		m, err := s.load()
 		switch {
@@ -183,22 +187,21 @@ func (s *Store) look() {
 			s.seen = stamps
 			s.now.Store(m)
 			s.warned = time.Time{}
-			changed = s.changed
 			s.opts.Log.Info("certificates read again", "what", s.opts.What, "serial", m.Leaf.SerialNumber.Text(16), "until", m.Leaf.NotAfter.Format(time.RFC3339))
+			s.notify()
 		}
 	}
 	s.warn()
-	s.mu.Unlock()
-	for _, f := range changed {
-		s.notify(f)
-	}
 }
 
-// notify calls f beside the handshake that has found the change.
-func (s *Store) notify(f func()) {
+// notify tells of a change, beside the handshake that has found it. The caller holds s.mu.
+func (s *Store) notify() {
 	select {
 	case <-s.closed:
+		return
 	default:
+	}
+	for _, f := range s.changed {
 		s.wg.Go(f)
 	}
 }
