@@ -64,7 +64,8 @@ func splitURL(text string) (p parts, err error) {
 
 // splitHost takes host and port from an authority in lower case.
 func (p *parts) splitHost(authority string) error {
-	allowed, port := "abcdefghijklmnopqrstuvwxyz0123456789.-*", ""
+	allowed := "abcdefghijklmnopqrstuvwxyz0123456789.-*"
+	var port string
 	if inner, bracketed := strings.CutPrefix(authority, "["); bracketed {
 		allowed = "0123456789abcdef:."
 		var behind string

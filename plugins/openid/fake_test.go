@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"crypto/rsa"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -177,8 +178,8 @@ func who(t *testing.T, p *Policy, authorization string) string {
 			}
 			return user
 		}
-		later, slow := err.(*plugins.Later)
-		if !slow {
+		var later *plugins.Later
+		if !errors.As(err, &later) {
 			t.Fatal(err)
 		}
 		if err := later.Work(ctx); err != nil {

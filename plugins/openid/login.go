@@ -80,7 +80,7 @@ func (o *OpenID) login(ctx context.Context, r *plugins.RouteRequest) (*plugins.R
 	if err != nil {
 		return nil, err
 	}
-	if found.err != nil {
+	if found == nil {
 		return &plugins.RoutePlan{Response: failed(callback, unavailable, "The provider does not answer.")}, nil
 	}
 	state, kept, ops, err := begin(r.View, r.Now, p, callback, p.verifyIDToken && slices.Contains(scopes, "openid"))
@@ -161,22 +161,17 @@ func (o *OpenID) checkPolicy(p *provider, base, callback string, scopes []string
 	return nil
 }
 
-// discovered is what a request found out about its provider.
-type discovered struct {
-	*metadata
-	err error
-}
-
-// metadata returns what is known of a provider, or the wish to ask for it.
-func (o *OpenID) metadata(ctx context.Context, p *provider) (discovered, error) {
+// metadata returns what is known of a provider, nil when it does not answer, or the
+// wish to ask for it.
+func (o *OpenID) metadata(ctx context.Context, p *provider) (*metadata, error) {
 	if found, ok := plugins.Recall(ctx, p); ok {
-		known, _ := found.(discovered)
-		return known, nil
+		m, _ := found.(*metadata)
+		return m, nil
 	}
 	if m := p.refresh(); m != nil {
-		return discovered{metadata: m}, nil
+		return m, nil
 	}
-	return discovered{}, &plugins.Later{Work: func(ctx context.Context) error {
+	return nil, &plugins.Later{Work: func(ctx context.Context) error {
 		m, err := p.discover(ctx)
 		if ctx.Err() != nil {
 			return ctx.Err()
@@ -184,7 +179,7 @@ func (o *OpenID) metadata(ctx context.Context, p *provider) (discovered, error) 
 		if err != nil {
 			o.settings.Log.Warn("a login cannot begin: its OpenID provider does not say what it is", "policy", p.name, "error", err)
 		}
-		plugins.Remember(ctx, p, discovered{m, err})
+		plugins.Remember(ctx, p, m)
 		return nil
 	}}
 }

@@ -317,10 +317,13 @@ func TestBadTrades(t *testing.T) {
 		"no token":    {func(w http.ResponseWriter, _ string) { _, _ = w.Write([]byte(`{"id_token":7}`)) }, untrusted},
 		"no ID token": {func(w http.ResponseWriter, _ string) { _, _ = w.Write([]byte(`{"access_token":"x"}`)) }, "eyJhY2Nlc3NfdG9rZW4iOiJ4In0%3D"},
 		"its own error": {func(w http.ResponseWriter, _ string) {
-			w.WriteHeader(400)
+			w.WriteHeader(http.StatusBadRequest)
 			_, _ = w.Write([]byte(`{"error":"invalid_grant"}`))
 		}, "eyJlcnJvciI6ImludmFsaWRfZ3JhbnQifQ%3D%3D"},
-		"HTML":    {func(w http.ResponseWriter, _ string) { w.WriteHeader(502); _, _ = w.Write([]byte("<html>")) }, away},
+		"HTML": {func(w http.ResponseWriter, _ string) {
+			w.WriteHeader(http.StatusBadGateway)
+			_, _ = w.Write([]byte("<html>"))
+		}, away},
 		"nothing": {func(http.ResponseWriter, string) {}, away},
 		"too much": {func(w http.ResponseWriter, _ string) {
 			_, _ = w.Write([]byte(`{"a":"` + strings.Repeat("x", 1<<20) + `"}`))
@@ -331,7 +334,7 @@ func TestBadTrades(t *testing.T) {
 		}, away},
 		"redirect with the secret": {func(w http.ResponseWriter, _ string) {
 			w.Header().Set("Location", "/me")
-			w.WriteHeader(307)
+			w.WriteHeader(http.StatusTemporaryRedirect)
 		}, away},
 	} {
 		state := i.begin(t, node)

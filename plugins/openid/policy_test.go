@@ -91,7 +91,7 @@ func TestProviderMisbehaves(t *testing.T) {
 		"profile 500":     func(f *fake) { f.set("/me", status(500)) },
 		"profile 204":     func(f *fake) { f.set("/me", status(204)) },
 		"redirects for ever": func(f *fake) {
-			f.set("/me", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/me", 302) })
+			f.set("/me", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/me", http.StatusFound) })
 		},
 		"down":                func(f *fake) { f.Close() },
 		"endless metadata":    func(f *fake) { f.set("/.well-known/openid-configuration", endless) },
