@@ -79,7 +79,7 @@ func New(opt Options) (*Cluster, error) {
 // Add plans one more node under this name, with an empty directory of its own.
 func (c *Cluster) Add(name string) (*Node, error) {
 	n := &Node{Name: name, cluster: c}
-	if err := n.place(); err != nil {
+	if err := n.settle(); err != nil {
 		return nil, err
 	}
 	n.Dir = filepath.Join(c.opt.Dir, fmt.Sprintf("%s-%d", name, len(c.Nodes)))

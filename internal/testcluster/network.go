@@ -51,9 +51,6 @@ type host interface {
 
 // newClient makes connections from the node's own host, as a client beside it.
 func newClient(h host) *http.Client {
-	if h == nil {
-		return http.DefaultClient
-	}
 	d := net.Dialer{Timeout: 5 * time.Second, FallbackDelay: -1}
 	return &http.Client{Transport: &http.Transport{
 		MaxIdleConnsPerHost: 64,
@@ -68,8 +65,15 @@ func newClient(h host) *http.Client {
 	}}
 }
 
-// Client is for requests from where the node runs; n.HTTP is reachable by it.
-func (n *Node) Client() *http.Client { return n.client }
+// place is where clients reach a node; it is replaced as a whole when the node moves,
+// while they go on.
+type place struct {
+	http   string
+	client *http.Client
+}
+
+// Client is for requests from where the node runs; n.URL is reachable by it.
+func (n *Node) Client() *http.Client { return n.place.Load().client }
 
 // Listen opens a TCP port where the node runs, for what the node calls.
 func (n *Node) Listen(addr string) (l net.Listener, err error) {
@@ -91,20 +95,20 @@ func (n *Node) run(cmd *exec.Cmd) error {
 	return n.host.run(cmd.Start)
 }
 
-// place gives the node its addresses.
-func (n *Node) place() error {
+// settle gives the node its addresses.
+func (n *Node) settle() error {
 	if w := n.cluster.opt.Network; w != nil {
 		h, err := w.add()
 		if err != nil {
 			return err
 		}
-		n.host, n.client = h, newClient(h)
+		n.host = h
 		n.HTTP = fmt.Sprintf("%s:%d", h.addr(RaftPlane), hostHTTP)
 		n.Peer = fmt.Sprintf("%s:%d", h.addr(RaftPlane), hostPeer)
 		n.Gossip = fmt.Sprintf("%s:%d", h.addr(GossipPlane), hostGossip)
+		n.place.Store(&place{n.HTTP, newClient(h)})
 		return nil
 	}
-	n.client = http.DefaultClient
 	for _, addr := range []*string{&n.HTTP, &n.Peer, &n.Gossip} {
 		port, err := freePort()
 		if err != nil {
@@ -112,6 +116,7 @@ func (n *Node) place() error {
 		}
 		*addr = fmt.Sprintf("127.0.0.1:%d", port)
 	}
+	n.place.Store(&place{n.HTTP, http.DefaultClient})
 	return nil
 }
 
@@ -121,5 +126,5 @@ func (n *Node) Move() error {
 	if n.Running() {
 		return fmt.Errorf("testcluster: %s is running", n.Name)
 	}
-	return n.place()
+	return n.settle()
 }

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -26,7 +27,7 @@ type Node struct {
 	Gossip  string // host:port of gossip
 	cluster *Cluster
 	host    host // nil: loopback
-	client  *http.Client
+	place   atomic.Pointer[place]
 	cmd     *exec.Cmd
 	exited  chan struct{}
 	paused  bool
@@ -171,7 +172,7 @@ func (n *Node) Resume() error {
 }
 
 // URL of a path below the API's version prefix: URL("/buckets").
-func (n *Node) URL(path string) string { return "http://" + n.HTTP + "/v1" + path }
+func (n *Node) URL(path string) string { return "http://" + n.place.Load().http + "/v1" + path }
 
 // WaitReady waits until the node answers a linearizable read.
 func (n *Node) WaitReady(ctx context.Context) error {
@@ -204,7 +205,7 @@ func (n *Node) Do(ctx context.Context, method, path string, body []byte, header 
 	for k, v := range header {
 		req.Header.Set(k, v)
 	}
-	resp, err := n.client.Do(req)
+	resp, err := n.Client().Do(req)
 	if err != nil {
 		return 0, nil, err
 	}

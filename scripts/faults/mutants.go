@@ -170,10 +170,10 @@ func (f *found) by() string {
 	}
 	var parts []string
 	if f.out.err != nil {
-		parts = append(parts, "a failed run: "+oneLine(f.out.err))
+		parts = append(parts, "a cluster that does not come to rest")
 	}
 	if f.out.report == nil {
-		return parts[0]
+		return "a failed run: " + oneLine(f.out.err)
 	}
 	for _, name := range slices.Sorted(maps.Keys(f.out.report.Counts)) {
 		parts = append(parts, fmt.Sprintf("%s (%d)", name, f.out.report.Counts[name]))

@@ -177,7 +177,7 @@ func (p *plot) draw(b *strings.Builder) {
 
 func mutantsPage(all []*found) string {
 	var b strings.Builder
-	b.WriteString("# The checker finds planted faults\n\nMade by `make mutants`. Each fault is planted in a binary built aside, which then runs under the harm that brings it out; the judge is the same as in\n[faults.md](faults.md).\n\n")
+	b.WriteString("# The checker finds planted faults\n\nMade by `make mutants`. Each fault is planted in a binary built aside, which then runs under the harm that brings it out; the judge is that of\n`make faults` ([faults.md](../faults.md)).\n\n")
 	b.WriteString("| planted | harm | found in run | by violations of |\n| --- | --- | --- | --- |\n")
 	for _, f := range all {
 		fmt.Fprintf(&b, "| %s | %s | %d | %s |\n", f.mutant.what, f.mutant.harm, f.tries, f.by())
