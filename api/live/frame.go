@@ -21,8 +21,8 @@ const (
 	eventReady    = "ready"    // the snapshot is whole
 	eventChange   = "change"
 	eventBeat     = "heartbeat"
-	eventReset    = "reset"     // start over: what was known may be wrong
-	eventEnd      = "end"       // the server ends the stream
+	eventReset    = "reset" // start over: what was known may be wrong
+	eventEnd      = "end"   // the server ends the stream
 )
 
 // frame is bytes that are sent to any number of streams.

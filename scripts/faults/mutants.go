@@ -63,7 +63,7 @@ func mutants() []*mutant {
 		}},
 		{name: "request-table-dropped", what: "a request that was done is not remembered", harm: "kill-leader", edits: []edit{
 			{file: "fsm/apply.go", old: "if len(t.RequestID) > 0 && !a.seen.fresh(&a.meta, t.RequestID) {", new: "if false {"},
-			{file: "fsm/view.go", old: "row, found, err := readCopy(v.snap, key(spaceRequest, string(id)))", new: "row, found, err := []byte(nil), false, error(nil)"},
+			{file: "fsm/requests.go", old: "v, found, err := readCopy(r, key(spaceRequest, string(id)))", new: "v, found, err := []byte(nil), false, error(nil)"},
 		}},
 	}
 }
