@@ -145,6 +145,10 @@ fuzz: ## every fuzz target for FUZZTIME (2m)
 fuzz-small: ## seven fuzz targets, others at each commit, for ten seconds each
 	scripts/lib/fuzz.sh 10s ./... 7 $(SEED)
 
+.PHONY: s3
+s3: ## archives in S3, against a server that speaks it
+	scripts/lib/s3.sh
+
 .PHONY: schemathesis
 schemathesis: build ## 10,000 requests generated from the API document
 	scripts/schemathesis --requests 10000 --out docs/results/schemathesis.md

@@ -229,6 +229,13 @@ func errDenied(who *identity, challenges []HeaderField) *Failure {
 	return &Failure{Status: 403, Errno: ErrnoForbidden, Message: "This user cannot access this resource."}
 }
 
+// errLostLife is the explicit reset of a token that a restore has undone: what its
+// client has read since the backup may never come back (docs/operations.md).
+func errLostLife() *Failure {
+	return &Failure{Status: 410, Errno: ErrnoModifiedMeanwhile,
+		Message: "This token is of a state that was lost: the service was restored from a backup. Forget it, and read everything anew."}
+}
+
 func errTooLarge(message string) *Failure {
 	return &Failure{Status: 413, Errno: ErrnoTooLarge, Message: message}
 }

@@ -105,6 +105,11 @@ func (c *call) readList(q *query.Query, info *fsm.ListInfo) (*outline, error) {
 	if err := c.precondition(target{exists: true}); err != nil {
 		return nil, err
 	}
+	if q.Token != nil && q.Token.Revision > 0 {
+		if err := checkLife(c.view, fsm.Revision(q.Token.Revision)); err != nil {
+			return nil, err
+		}
+	}
 	out := &outline{status: 200, fields: append(appendStamp(make([]HeaderField, 0, 8), info.Timestamp), contentTypeField)}
 	var err error
 	if out.fields, err = c.caching(out.fields); err != nil {

@@ -85,6 +85,11 @@ func (s *Service) readOnce(ctx context.Context, r *Request, spec *batchSpec, fre
 		return s.finish(nil, err, nil, s.staleRevision(ctx)), nil
 	}
 	defer v.Close()
+	if fresh.Revision > 0 { // a session that shows what it has seen
+		if err := checkLife(v, fresh.Revision); err != nil {
+			return s.finish(nil, err, nil, v.Revision()), nil
+		}
+	}
 	p := s.newReader(ctx, v, s.node.Now())
 	out, err := p.run(r, spec)
 	if wish := later(err); wish != nil {
@@ -145,6 +150,15 @@ func (s *Service) view(ctx context.Context, r *Request, f fsm.Freshness) (*fsm.V
 			return s.node.View(ctx, fsm.Freshness{Level: fsm.Linearizable})
 		}
 	}
+}
+
+// checkLife refuses a revision that was given out by a life which a restore has undone.
+func checkLife(v *fsm.View, shown fsm.Revision) error {
+	lives, err := v.Lives()
+	if err == nil && lives.Lost(shown) {
+		err = errLostLife()
+	}
+	return err
 }
 
 // shownBy is the highest timestamp that a request shows to have seen. A page's token

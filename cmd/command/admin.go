@@ -44,7 +44,7 @@ type adminCall struct {
 // adminCalls are all of them. A command that needs another adds a row.
 func adminCalls() []adminCall {
 	return []adminCall{flushCacheCall, purgeDeletedCall, createUserCall, kindsCall, importCall, exportCall,
-		clusterStatusCall, clusterMembersCall, clusterChangeCall}
+		clusterStatusCall, clusterMembersCall, clusterChangeCall, backupCall, backupStatusCall}
 }
 
 func findAdminCall(name string) (adminCall, bool) {

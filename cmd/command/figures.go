@@ -11,7 +11,7 @@ func (n *Node) figures() []plugins.Figure {
 	}
 	all := append(n.raftFigures(), n.storeFigures()...)
 	all = append(all, n.wires.figures()...)
-	return append(all, n.dispatchFigures()...)
+	return append(append(all, n.dispatchFigures()...), n.backupFigures()...)
 }
 
 func gauge(name, help string, value float64, labels ...plugins.Label) plugins.Figure {

@@ -67,6 +67,7 @@ type Node struct {
 	server     *api.Server
 	admin      *adminServer // nil with the memory backend
 	wires      wires
+	backups    *scheduler // nil without a schedule
 
 	failed    chan struct{}
 	failOnce  sync.Once
@@ -131,6 +132,9 @@ func (n *Node) open(ctx context.Context, o NodeOptions) error {
 	if err == nil {
 		n.dispatcher, err = n.newDispatcher()
 	}
+	if err == nil {
+		n.backups, err = newScheduler(n, n.log.Named("backup"))
+	}
 	if err != nil { // not for any setting: openPlugins has tried them
 		return errors.Join(err, n.cluster.Start())
 	}
@@ -150,6 +154,7 @@ func (n *Node) open(ctx context.Context, o NodeOptions) error {
 			n.log.Error("no admin channel: commands on this node will not work", "error", err)
 		}
 	}
+	n.backups.start()
 	n.meter.Figures(n.figures)
 	return nil
 }
@@ -368,6 +373,7 @@ func (n *Node) close() error {
 	close(n.stopped)
 	ctx, cancel := context.WithTimeout(context.Background(), n.config.Timeouts.Shutdown)
 	defer cancel()
+	n.backups.close()
 	closing := n.admin.close(ctx)
 	n.dispatcher.Close() // while this node may still lead, so that its cursors are kept
 	if n.cluster.IsLeader() {
@@ -425,16 +431,25 @@ func nodeName(c *config.Config) (string, error) {
 	if !errors.Is(err, fs.ErrNotExist) {
 		return "", fmt.Errorf("data folder: %w", err)
 	}
-	if err := os.MkdirAll(c.Cluster.DataDir, 0o700); err != nil {
-		return "", fmt.Errorf("data folder: %w", err)
+	if name, err := cluster.StoredName(c.Cluster.DataDir); err != nil || name != "" {
+		return name, err // it was given one on the command line
 	}
 	random := make([]byte, 4)
 	rand.Read(random) // never fails: crypto/rand ends the program instead
 	name := "node-" + hex.EncodeToString(random)
-	if err := os.WriteFile(path, []byte(name+"\n"), 0o600); err != nil {
-		return "", fmt.Errorf("data folder: %w", err)
+	return name, writeName(c.Cluster.DataDir, name)
+}
+
+// writeName notes the name of the node in its data folder.
+func writeName(dir, name string) error {
+	err := os.MkdirAll(dir, 0o700)
+	if err == nil {
+		err = os.WriteFile(filepath.Join(dir, nameFile), []byte(name+"\n"), 0o600)
 	}
-	return name, nil
+	if err != nil {
+		return fmt.Errorf("data folder: %w", err)
+	}
+	return nil
 }
 
 // reachable is addr as others on this machine can dial it.

@@ -21,6 +21,9 @@ import (
 // offlineWait bounds how long a node that is alone needs to lead.
 const offlineWait = 30 * time.Second
 
+// errSeveral is why a stopped member is not opened alone.
+var errSeveral = errors.New("one of several")
+
 // openOffline opens the node of c's data folder in this process, for a command: it
 // has no HTTP port, finds nobody and delivers nothing. A folder that is still empty
 // becomes a cluster of one, as with `quinto start`. It is refused while another
@@ -63,7 +66,7 @@ func (n *Node) openAlone(ctx context.Context, mayFound bool) error {
 	}
 	if len(members) > 1 || len(members) == 1 && members[0] != n.name {
 		slices.Sort(members)
-		return fmt.Errorf("no process serves data folder %q, and its node is one of several (%s): run the command where a node runs", dir, strings.Join(members, ", "))
+		return fmt.Errorf("no process serves data folder %q, and its node is %w (%s): run the command where a node runs", dir, errSeveral, strings.Join(members, ", "))
 	}
 	if err := n.cluster.Start(); err != nil {
 		n.cluster = nil // a node that did not start has cleaned up

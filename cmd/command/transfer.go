@@ -100,7 +100,7 @@ func (f *importFlags) run(ctx context.Context, c *cobra.Command, settings *confi
 }
 
 func (f *importFlags) transfer(ctx context.Context, source transfer.Source, conn adminConn, settings *config.Config) (report *transfer.Report, err error) {
-	o := transfer.Options{Source: source, Target: &importTarget{conn, f.notify}, Selected: f.buckets, Dry: f.dry, Limits: jsonLimits(settings)}
+	o := transfer.Options{Source: source, Target: &importTarget{conn: conn, notify: f.notify}, Selected: f.buckets, Dry: f.dry, Limits: jsonLimits(settings)}
 	if !f.dry {
 		job := strings.Join(append([]string{source.Name()}, f.buckets...), " ")
 		if o.Checkpoint, err = transfer.OpenCheckpoint(filepath.Join(settings.Cluster.DataDir, checkpointFile), job); err != nil {
@@ -134,6 +134,7 @@ func jsonLimits(c *config.Config) canon.Limits {
 type importTarget struct {
 	conn   adminConn
 	notify bool
+	mode   transfer.Mode
 }
 
 // Plurals implements transfer.Target.
@@ -144,7 +145,7 @@ func (t *importTarget) Plurals(ctx context.Context) (plurals []string, err error
 
 // Take implements transfer.Target.
 func (t *importTarget) Take(ctx context.Context, items []transfer.Item, dry bool) (done transfer.Done, err error) {
-	err = adminJSON(ctx, t.conn, importCall.name, transfer.Batch{Dry: dry, Notify: t.notify, Items: items}, &done)
+	err = adminJSON(ctx, t.conn, importCall.name, transfer.Batch{Dry: dry, Mode: t.mode, Notify: t.notify, Items: items}, &done)
 	return done, err
 }
 
@@ -174,7 +175,7 @@ var importCall = adminCall{name: "import", run: func(ctx context.Context, n *Nod
 	if err != nil {
 		return err
 	}
-	p := transfer.Planner{Kinds: kinds, Limits: jsonLimits(n.config), RecordBytes: n.config.Limits.RecordBytes}
+	p := transfer.Planner{Kinds: kinds, Limits: jsonLimits(n.config), RecordBytes: n.config.Limits.RecordBytes, Mode: b.Mode}
 	var done transfer.Done
 	for attempt := 1; ; attempt++ {
 		_, err = n.adminPropose(ctx, !b.Notify, func(v *fsm.View) (ops []fsm.Op, err error) {

@@ -123,11 +123,12 @@ type unpacker struct {
 	dir   string
 	names map[string]struct{}
 	buf   []byte
+	place string // what is being read, for errors
 }
 
 // unpack reads a stream of exactly size bytes into files of dir, which must be
-// empty, and syncs each file; the caller syncs the directory. afterFile is
-// called after each file. It returns ErrArchive or ErrArchiveVersion for a bad
+// empty, and syncs each file; the caller syncs the directory. Without fsys it
+// only reads. afterFile is called after each file. It returns ErrArchive or ErrArchiveVersion for a bad
 // stream, and the error of the reader or the file system as it is; what was
 // written by then is left to the caller.
 func unpack(r io.Reader, size int64, fsys vfs.FS, dir string, afterFile func()) (archiveHeader, error) {
@@ -138,7 +139,24 @@ func unpack(r io.Reader, size int64, fsys vfs.FS, dir string, afterFile func()) 
 		r: r, sum: xxhash.New(), left: size, fs: fsys, dir: dir,
 		names: map[string]struct{}{},
 		buf:   make([]byte, copyBufferBytes),
+		place: "header",
 	}
+	h, err := u.stream(afterFile)
+	if err != nil {
+		return archiveHeader{}, fmt.Errorf("%s: %w", u.place, err)
+	}
+	return h, nil
+}
+
+// CheckArchive reads a stream of size bytes as an install would and writes
+// nothing. The error of a damaged one is unpack's and says in which part of the
+// stream the fault is.
+func CheckArchive(r io.Reader, size int64) error {
+	_, err := unpack(r, size, nil, "", func() {})
+	return err
+}
+
+func (u *unpacker) stream(afterFile func()) (archiveHeader, error) {
 	b, err := u.next(headerBytes)
 	if err != nil {
 		return archiveHeader{}, err
@@ -153,6 +171,7 @@ func unpack(r io.Reader, size int64, fsys vfs.FS, dir string, afterFile func()) 
 		}
 		afterFile()
 	}
+	u.place = "trailer"
 	return h, u.trailer(h.Files)
 }
 
@@ -179,6 +198,7 @@ func readError(err error) error {
 }
 
 func (u *unpacker) file() error {
+	u.place = fmt.Sprintf("file %d", len(u.names)+1)
 	b, err := u.next(fileHeaderBytes)
 	if err != nil {
 		return err
@@ -201,6 +221,10 @@ func (u *unpacker) file() error {
 		return fmt.Errorf("%w: file %q of %d bytes", ErrArchive, name, size)
 	}
 	u.names[name] = struct{}{}
+	u.place = "file " + name
+	if u.fs == nil {
+		return u.body(io.Discard, int64(size))
+	}
 	f, err := u.fs.Create(u.fs.PathJoin(u.dir, name), vfs.WriteCategoryUnspecified)
 	if err != nil {
 		return err

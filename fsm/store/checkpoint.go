@@ -9,6 +9,7 @@ import (
 	"strconv"
 
 	"github.com/cespare/xxhash/v2"
+	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/hashicorp/raft"
 )
@@ -78,13 +79,34 @@ func (s *Store) openCheckpoint(kind Kind, prepare func(*Handle) error,
 // raft.Restore with that size in the metadata, or an Install into a new
 // directory. The caller closes the reader.
 func (s *Store) OpenBackup() (int64, io.ReadCloser, error) {
+	return s.OpenBackupOf(func(pebble.Reader) error { return nil })
+}
+
+// OpenBackupOf is OpenBackup; read sees, before the first byte, the very state
+// that the stream holds, which may be newer than the one at the call.
+func (s *Store) OpenBackupOf(read func(pebble.Reader) error) (int64, io.ReadCloser, error) {
 	a, err := s.openCheckpoint(KindBackup,
 		func(h *Handle) error { return s.flush(h, 0) },
 		func() (raft.SnapshotMeta, error) { return raft.SnapshotMeta{Index: s.Applied()}, nil })
+	if err == nil {
+		if err = s.readCheckpoint(a.dir, read); err != nil {
+			err = errors.Join(err, a.Close())
+		}
+	}
 	if err != nil {
 		return 0, nil, fmt.Errorf("store: backup: %w", err)
 	}
 	return a.meta.Size, a, nil
+}
+
+func (s *Store) readCheckpoint(dir string, read func(pebble.Reader) error) error {
+	o := s.pebbleOptions(true)
+	o.ReadOnly = true
+	db, err := pebble.Open(dir, o)
+	if err != nil {
+		return err
+	}
+	return errors.Join(read(db), db.Close())
 }
 
 func (a *archiveReader) list() error {

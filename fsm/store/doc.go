@@ -50,6 +50,8 @@ var (
 	ErrMismatch = errors.New("snapshot stream does not match its metadata")
 	// ErrOldSnapshot: a snapshot's index lies below that of the current one.
 	ErrOldSnapshot = errors.New("snapshot is older than the current one")
+	// ErrNotEmpty: a backup can only fill a store that holds nothing.
+	ErrNotEmpty = errors.New("the store holds a state already")
 	// ErrNoSnapshot: the store has no snapshot yet.
 	ErrNoSnapshot = errors.New("no snapshot")
 	// ErrSuperseded: the database of the handle was replaced by an install.

@@ -59,6 +59,23 @@ func (s *Store) Install(rc io.ReadCloser, adopt func(*Handle) error) error {
 	return nil
 }
 
+// Restore fills a store that holds nothing yet with a stream of kind backup of
+// size bytes. meta names the place in the log of the new cluster that the state
+// stands for; the caller's Prepare rewrites what ties the state to the old one.
+// It returns ErrNotEmpty, or Install's errors; the store is then as it was.
+func (s *Store) Restore(r io.Reader, size int64, meta raft.SnapshotMeta) error {
+	s.installMu.Lock()
+	defer s.installMu.Unlock()
+	if _, ok := s.SnapshotMeta(); ok || s.Applied() != 0 {
+		return fmt.Errorf("store: restore: %w", ErrNotEmpty)
+	}
+	meta.Size = size
+	if err := s.install(r, meta, func(*Handle) error { return nil }); err != nil {
+		return fmt.Errorf("store: restore: %w", err)
+	}
+	return nil
+}
+
 func (s *Store) install(rc io.Reader, meta raft.SnapshotMeta, adopt func(*Handle) error) error {
 	s.mu.RLock()
 	live := s.live

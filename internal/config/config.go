@@ -118,6 +118,8 @@ type Config struct {
 	Health Health
 	// Store holds the sizes of the local store and of the event log.
 	Store Store
+	// Backup says when and where archives are made.
+	Backup Backup
 
 	// ExposeRevision lets browsers read Quinto-Revision (Access-Control-Expose-Headers).
 	ExposeRevision bool

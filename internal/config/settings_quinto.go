@@ -19,7 +19,7 @@ func quintoSettings() []Setting {
 	rows := append(append(clusterSettings(), wireSettings()...), limitSettings()...)
 	rows = append(rows, healthSettings()...)
 	rows = append(rows, timeoutSettings()...)
-	return append(append(rows, raftSettings()...), storeSettings()...)
+	return append(append(append(rows, raftSettings()...), storeSettings()...), backupSettings()...)
 }
 
 func clusterSettings() []Setting {

@@ -169,6 +169,45 @@ func (f *fileSource) LeftOut() []string { return nil }
 // Close implements Source.
 func (f *fileSource) Close(context.Context) error { return nil }
 
+// madeSource is an export that is made while it is read.
+type madeSource struct {
+	name string
+	make func(io.Writer) error
+}
+
+// FromExport is a source that reads what write writes, which must have the form of
+// Export.
+func FromExport(name string, write func(io.Writer) error) Source { return &madeSource{name, write} }
+
+// Name implements Source.
+func (m *madeSource) Name() string { return m.name }
+
+// Total implements Source: unknown.
+func (m *madeSource) Total(context.Context) (int64, error) { return -1, nil }
+
+// Items implements Source.
+func (m *madeSource) Items(ctx context.Context, _ func(fsm.Path) (place, bool), yield func(*Item) error) error {
+	r, w := io.Pipe()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_ = w.CloseWithError(m.make(w)) // never fails
+	}()
+	err := readExport(r, func(i *Item) error { return errors.Join(ctx.Err(), yield(i)) })
+	_ = r.CloseWithError(io.ErrClosedPipe) // ends a writer that nobody reads
+	<-done
+	if err != nil {
+		return fmt.Errorf("%s: %w", m.name, err)
+	}
+	return nil
+}
+
+// LeftOut implements Source.
+func (m *madeSource) LeftOut() []string { return nil }
+
+// Close implements Source.
+func (m *madeSource) Close(context.Context) error { return nil }
+
 // digests adds an export up by list.
 func digests(r io.Reader, selected Selection, lim canon.Limits) (map[fsm.Path]*Digest, error) {
 	all := map[fsm.Path]*Digest{}

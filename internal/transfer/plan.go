@@ -17,6 +17,17 @@ type Planner struct {
 	Kinds       []*resource.Kind
 	Limits      canon.Limits
 	RecordBytes int // of one object's JSON
+	Mode        Mode
+}
+
+// Mode says how what comes in yields to what is there.
+type Mode struct {
+	// Revive puts an object back where a newer tombstone is.
+	Revive bool `json:"revive,omitempty"`
+	// Overwrite also replaces what is newer.
+	Overwrite bool `json:"overwrite,omitempty"`
+	// Touch gives each list the present time, so that clients notice.
+	Touch bool `json:"touch,omitempty"`
 }
 
 // Refusal names one item that was not taken, by its place among the items.
@@ -87,7 +98,8 @@ func (p *Planner) item(r fsm.Reader, i *Item, made map[fsm.Path]bool, anyParent 
 	if err != nil {
 		return nil, err
 	}
-	if old.Revision != 0 && old.LastModified > i.LastModified {
+	yields := p.Mode.Overwrite || p.Mode.Revive && old.Deleted
+	if old.Revision != 0 && old.LastModified > i.LastModified && !yields {
 		return nil, refusal{NewerHere}
 	}
 	if i.Deleted {
@@ -153,6 +165,10 @@ func (p *Planner) list(r fsm.Reader, i *Item, made map[fsm.Path]bool, anyParent 
 	op := &fsm.Op{Type: fsm.OpSetListTimestamp, Path: i.Path, LastModified: i.LastModified, HasTime: true}
 	if i.LastModified == 0 { // as when its parent is made: now
 		op.HasTime, op.IfAbsent = false, true
+	}
+	if p.Mode.Touch {
+		op.HasTime, op.IfAbsent, op.LastModified = false, false, 0
+		return op, i.Path.CheckList()
 	}
 	if l.Timestamp >= i.LastModified && (l.Timestamp != 0 || l.Revision != 0) {
 		return nil, nil

@@ -260,5 +260,6 @@ func (r *run) verify(ctx context.Context) error {
 type Batch struct {
 	Dry    bool   `json:"dry"`
 	Notify bool   `json:"notify"` // event listeners are told
+	Mode   Mode   `json:"mode"`
 	Items  []Item `json:"items"`
 }

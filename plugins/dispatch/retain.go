@@ -53,11 +53,15 @@ func (d *Dispatcher) trim(ctx context.Context, term uint64) (more bool, err erro
 	if err != nil {
 		return false, err
 	}
-	floor, step := v.EventFloor(), fsm.Revision(d.o.Retention.Step)
-	if target < floor+max(1, min(step, fsm.Revision(d.o.Retention.Keep)/100)) {
+	lives, err := v.Lives()
+	if err != nil {
+		return false, err
+	}
+	floor, step := v.EventFloor(), d.o.Retention.Step
+	if target < lives.Forward(floor, max(1, min(step, d.o.Retention.Keep/100))) {
 		return false, nil
 	}
-	next := min(target, floor+step)
+	next := min(target, lives.Forward(floor, step))
 	t := fsm.Txn{Now: d.o.Leader.Now(), Ops: []fsm.Op{{Type: fsm.OpTrimEvents, Revision: next}}}
 	for _, n := range lagging {
 		if at := slowest(n); at < next {
@@ -85,7 +89,11 @@ func (d *Dispatcher) target(v *fsm.View) (fsm.Revision, []fsm.Notifier, error) {
 	if err != nil {
 		return 0, nil, err
 	}
-	target := before(v.Revision(), keep.Keep)
+	lives, err := v.Lives()
+	if err != nil {
+		return 0, nil, err
+	}
+	target := lives.Back(v.Revision(), keep.Keep)
 	if keep.Age > 0 {
 		old, err := d.aged(v, d.o.Leader.Now()-fsm.Timestamp(keep.Age.Milliseconds()))
 		if err != nil {
@@ -93,7 +101,7 @@ func (d *Dispatcher) target(v *fsm.View) (fsm.Revision, []fsm.Notifier, error) {
 		}
 		target = max(target, old)
 	}
-	hard := before(v.Revision(), keep.HardCap)
+	hard := lives.Back(v.Revision(), keep.HardCap)
 	var lagging []fsm.Notifier
 	for _, n := range registered {
 		at := slowest(n)
@@ -105,10 +113,6 @@ func (d *Dispatcher) target(v *fsm.View) (fsm.Revision, []fsm.Notifier, error) {
 	// What the table of remembered requests holds cannot go yet: asking for it
 	// would be an entry without an effect.
 	return min(target, limit), lagging, nil
-}
-
-func before(r fsm.Revision, n uint64) fsm.Revision {
-	return r - min(r, fsm.Revision(n))
 }
 
 // slowest is the revision up to which everything of n is delivered.

