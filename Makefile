@@ -25,7 +25,7 @@ WOUNDS ?= full
 SEED ?= $(shell printf '%d' 0x$$(git rev-parse --short=12 HEAD 2>/dev/null || echo 1))
 CONFORMANCE = $(call script,conformance) --quinto $(BIN) --seed $(SEED)
 # What `make test` and CI run, in this order.
-STEPS ?= lint vet unit race conformance clients tutorials demo-small import-small faults-small fuzz-small schemathesis-small
+STEPS ?= lint vet unit race conformance clients tutorials restore demo-small import-small faults-small fuzz-small schemathesis-small
 
 .PHONY: help
 help: ## list these targets
@@ -144,6 +144,10 @@ fuzz: ## every fuzz target for FUZZTIME (2m)
 .PHONY: fuzz-small
 fuzz-small: ## seven fuzz targets, others at each commit, for ten seconds each
 	scripts/lib/fuzz.sh 10s ./... 7 $(SEED)
+
+.PHONY: restore
+restore: build ## what kinto.js sees of a restore from a backup
+	scripts/restore
 
 .PHONY: s3
 s3: ## archives in S3, against a server that speaks it

@@ -99,6 +99,9 @@ type Config struct {
 	ForwardTimeout, ApplyTimeout time.Duration
 	// PromoteAfter is how long a new node must keep up before it may vote.
 	PromoteAfter time.Duration
+	// CompareInterval is how often the state is compared with the other voters'; 0:
+	// DefaultCompareInterval.
+	CompareInterval time.Duration
 	// StallTimeout is how long a log append or commit may be pending on the
 	// leader before it gives up its peers, so that they elect another. StallExit is
 	// how long it may be pending before the node is out of service for good.
@@ -169,6 +172,7 @@ func (c Config) withDefaults() Config {
 	orDuration(&c.ClockMax, time.Minute)
 	orDuration(&c.DeadAfter, 24*time.Hour)
 	c.MinVoters = max(c.MinVoters, leastVoters)
+	orDuration(&c.CompareInterval, DefaultCompareInterval)
 	orDuration(&c.SnapshotInterval, time.Second)
 	c.SnapshotBytes = max(c.SnapshotBytes, 0)
 	if c.SnapshotBytes == 0 {

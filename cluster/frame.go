@@ -29,6 +29,7 @@ const (
 	callPropose   callType = 6  // a transaction of the administrator's, for the leader
 	callSettings  callType = 16 // marks of this node's settings, for the leader to compare
 	callMember    callType = 7  // a change of membership or leadership, for the leader
+	callMarks     callType = 17 // this node's rolling hashes, to be compared
 )
 
 // callStatusCode is how a call ended. Numbers are for ever.

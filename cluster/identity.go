@@ -63,6 +63,10 @@ type identityData struct {
 	Recovering bool `json:"recovering,omitempty"`
 	// Removed: the cluster has removed this directory.
 	Removed bool `json:"removed,omitempty"`
+	// Damaged says what is wrong with the state: the node does not start.
+	Damaged string `json:"damaged,omitempty"`
+	// Rebuilding: state and log were dropped, and the node has not caught up since.
+	Rebuilding bool `json:"rebuilding,omitempty"`
 }
 
 // identity is who this data directory is; changes are on disk before they are

@@ -113,6 +113,9 @@ func (n *Node) checkState() error {
 		return fmt.Errorf("cluster: %w: %w", ErrDamaged, err)
 	}
 	d := n.ident.get()
+	if d.Damaged != "" {
+		return fmt.Errorf("cluster: %w: %s; `quinto cluster rebuild` gets it from the others", ErrDamaged, d.Damaged)
+	}
 	if !existing && d.Stage == stageMember {
 		return fmt.Errorf("cluster: %w: the Raft log of a member is gone; empty the directory and join under a new name", ErrDamaged)
 	}
@@ -161,7 +164,7 @@ func (n *Node) Start() error {
 	n.server = &server{ctx: n.ctx, member: n.isPeer, next: make(chan func()), handlers: map[callType]callHandler{
 		callForward: n.serveForward, callReadIndex: n.serveReadIndex,
 		callJoin: n.serveJoin, callStatus: n.serveStatus, callTerm: n.serveTerm,
-		callPropose: n.servePropose, callSettings: n.serveSettings, callMember: n.serveChange,
+		callPropose: n.servePropose, callSettings: n.serveSettings, callMember: n.serveChange, callMarks: n.serveMarks,
 	}}
 	n.client = newClient(func(ctx context.Context, name, addr string) (net.Conn, error) {
 		return n.mux.dial(ctx, channelRPC, name, addr)
@@ -186,7 +189,7 @@ func (n *Node) Start() error {
 	n.watchLeadership(notify)
 	for _, loop := range []func(){
 		n.prop.run, n.observeLeader, n.leaderChores, n.snapshotLoop, n.watch, n.gossipLoop, n.identityLoop, n.catchUp, n.compareSettings,
-		n.exchangeLoop, n.watchHeartbeats,
+		n.exchangeLoop, n.watchHeartbeats, n.compareLoop,
 		func() { n.join(d.Stage) },
 	} {
 		n.goRun(loop)
@@ -223,7 +226,7 @@ func (n *Node) startRaft(notify chan<- bool) error {
 	c.NoLegacyTelemetry = true
 	c.NotifyCh = notify
 	c.Logger = logger
-	r, err := raft.NewRaft(c, n.fsm, n.logs, n.stable, n.store.Snapshots(), n.trans)
+	r, err := raft.NewRaft(c, n.fsm, n.logs, n.stable, n.store.Snapshots(), n.muted())
 	if err != nil {
 		return errors.Join(fmt.Errorf("cluster: raft: %w", err), n.trans.Close())
 	}

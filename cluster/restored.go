@@ -19,9 +19,10 @@ const (
 	RestoredTerm  uint64 = 1
 )
 
-// NodeSettings begins the names of the replicated settings that tie the names of
-// members to their data directories. They are the old members': a restore drops them.
-const NodeSettings = nodeSetting
+// MembershipSettings begin the names of the replicated settings that tie names to
+// nodes: who has which folder, who was removed, who has no vote. A restored cluster
+// has other nodes, so it forgets them.
+func MembershipSettings() []string { return []string{nodeSetting, removedSetting, noVoteSetting} }
 
 // keyTerm is Raft's name of the current term in the stable store.
 const keyTerm = "CurrentTerm"

@@ -58,6 +58,7 @@ type applier struct {
 	before  Revision            // of the state before the transaction at hand
 	touched map[string]struct{} // principals whose memberships changed
 	forget  bool                // rows vanished by range
+	marks   []Mark              // passed in this batch
 }
 
 func newApplier(w *writes, m meta, h *hot, s *seen) *applier {

@@ -31,6 +31,7 @@ type FSM struct {
 
 	mu      sync.Mutex
 	meta    meta
+	marks   []Mark // passed since the start
 	waiters []waiter
 	haltErr error
 	halted  chan struct{}
@@ -164,6 +165,7 @@ func (f *FSM) entry(a *applier, l *raft.Log, out *any) error {
 		*out = []Result(nil)
 		return nil
 	}
+	a.mark(l.Index)
 	if l.Type == raft.LogCommand {
 		results, err := a.group(l.Data)
 		if err != nil {
@@ -186,6 +188,9 @@ func (f *FSM) commit(a *applier) error {
 	}
 	f.hot.commit(a)
 	f.store.NoteApplied(a.meta.Index)
+	f.mu.Lock()
+	f.keepMarks(a.marks)
+	f.mu.Unlock()
 	f.publish(a.meta)
 	return nil
 }
@@ -355,6 +360,9 @@ func (f *FSM) Restore(rc io.ReadCloser) error {
 		defer f.stateMu.Unlock()
 		f.db, f.hot, f.seen = h.DB(), newHot(&m), newSeen(&m)
 		f.cache.clear()
+		f.mu.Lock()
+		f.marks = nil // of another state, perhaps a wrong one
+		f.mu.Unlock()
 		f.publish(m)
 		return nil
 	})

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"quinto/api"
 	"quinto/fsm"
 	"quinto/internal/config"
 )
@@ -162,6 +163,44 @@ func TestBackupBecomesACluster(t *testing.T) {
 	code, out, stderr := run(t, "backup", "--ini", ini, "--data", at("n2"), "--to", at("stopped.backup"))
 	if code != ExitOK || !strings.Contains(stderr, "may lack acknowledged writes") || !strings.Contains(out, "verified") {
 		t.Errorf("exit %d, %q %q", code, out, stderr)
+	}
+	// A node that is damaged is emptied by one command, and gets everything from the others.
+	rebuild := []string{"cluster", "rebuild", "--ini", ini, "--data", at("n2"), "--http"}
+	bad(t, ExitFailure, "does not answer", append(rebuild, "127.0.0.1:1")...)
+	bad(t, ExitFailure, "a process serves data folder", "cluster", "rebuild", "--ini", ini, "--data", at("n1"), "--http", programs[0].url)
+	bad(t, ExitFailure, "is of no node", "cluster", "rebuild", "--ini", ini, "--data", at("none"), "--http", programs[0].url)
+	if out := good(t, append(rebuild, programs[0].url)...); !strings.Contains(out, "start node n2 as usual") {
+		t.Errorf("%q", out)
+	}
+	programs[2] = startProgram(t, "--ini", ini, "--data", at("n2"), "--port", "0", "--name", "n2",
+		"--cluster", ports[2], "--gossip", gossip[2], "--join", strings.Join(gossip, ","))
+	if _, count, _, _ := listRecords(t, programs[2].url, "Quinto-Consistency", "stale"); count != 250 {
+		t.Errorf("%d records on the rebuilt node", count)
+	}
+}
+
+// A node is emptied only if the others have everything without it.
+func TestCanSpare(t *testing.T) {
+	member := func(name, suffrage string, ready bool) fsm.Member {
+		return fsm.Member{Name: name, Suffrage: suffrage, Ready: ready}
+	}
+	for name, c := range map[string]struct {
+		leader  string
+		members []fsm.Member
+		want    string // empty: it can be spared
+	}{
+		"two of three are ready": {"b", []fsm.Member{member("a", "voter", false), member("b", "voter", true), member("c", "voter", true)}, ""},
+		"one of three":           {"b", []fsm.Member{member("a", "voter", false), member("b", "voter", true), member("c", "voter", false)}, "only 1 of 3"},
+		"the only copy":          {"b", []fsm.Member{member("a", "voter", false), member("b", "voter", true)}, "only 1 of 2"},
+		"no leader":              {"", []fsm.Member{member("a", "voter", false), member("b", "voter", true), member("c", "voter", true)}, "no other node leads"},
+		"it leads":               {"a", []fsm.Member{member("a", "voter", true), member("b", "voter", true), member("c", "voter", true)}, "no other node leads"},
+		"another cluster":        {"b", []fsm.Member{member("b", "voter", true)}, "is no member"},
+		"without a vote":         {"b", []fsm.Member{member("a", "nonvoter", false), member("b", "voter", true)}, ""},
+	} {
+		err := canSpare("a", &api.ClusterStatus{Leader: c.leader, Members: c.members})
+		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }
 

@@ -74,7 +74,7 @@ func clusterCommand() *cobra.Command {
 	}
 	r.add(status)
 	c.AddCommand(memberCommands()...)
-	c.AddCommand(recoverCommand())
+	c.AddCommand(recoverCommand(), rebuildCommand())
 	return c
 }
 

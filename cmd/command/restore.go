@@ -124,7 +124,7 @@ type restored struct {
 
 // found fills the data folder. On an error it is as empty as before.
 func (f *restoreFlags) found(ctx context.Context, settings *config.Config, in io.Reader) (done restored, err error) {
-	a, err := stateArchive(in)
+	a, err := backup.NewReader(in)
 	if err != nil {
 		return done, err
 	}
@@ -146,7 +146,7 @@ func (f *restoreFlags) found(ctx context.Context, settings *config.Config, in io
 	}
 	now := fsm.Timestamp(time.Now().UnixMilli())
 	r := fsm.Rebirth{ClusterID: uuid.NewString(), Index: cluster.RestoredIndex, Term: cluster.RestoredTerm,
-		Above: fsm.Revision(f.above), At: now, Forget: []string{cluster.NodeSettings}}
+		Above: fsm.Revision(f.above), At: now, Forget: cluster.MembershipSettings()}
 	if !f.last {
 		r.Raise = max(now, a.Head.Clock)
 	}
@@ -174,15 +174,6 @@ func undo(dir string, keep []fs.DirEntry, made bool) error {
 		}
 	}
 	return err
-}
-
-// stateArchive opens an archive that must be one of a state.
-func stateArchive(in io.Reader) (*backup.Reader, error) {
-	a, err := backup.NewReader(in)
-	if err == nil && a.Head.Kind != backup.KindState {
-		err = errors.New("it holds a stretch of the log: give the archive of a state")
-	}
-	return a, err
 }
 
 // unpackState makes a store of an archive in dir. The archive is checked to its

@@ -62,7 +62,7 @@ type scratch struct {
 }
 
 func openScratch(ctx context.Context, in io.Reader, dir string) (*scratch, error) {
-	a, err := stateArchive(in)
+	a, err := backup.NewReader(in)
 	if err != nil {
 		return nil, err
 	}

@@ -56,13 +56,8 @@ func (f *Fault) Error() string {
 // Unwrap gives the kind of fault.
 func (f *Fault) Unwrap() error { return f.Kind }
 
-// The kinds of content.
-const (
-	// KindState is a whole state.
-	KindState = "state"
-	// KindLog is a stretch of the log.
-	KindLog = "log"
-)
+// KindState is the kind of content that there is: a whole state.
+const KindState = "state"
 
 // Head says what an archive holds. Fields are only ever added.
 type Head struct {
@@ -72,8 +67,6 @@ type Head struct {
 	// Index and Term are of the last entry of the log in it, in the log of that cluster.
 	Index uint64 `json:"index"`
 	Term  uint64 `json:"term"`
-	// First is the index of a log's first entry.
-	First uint64 `json:"first,omitempty"`
 	// Clock is the time of the newest write in it, Made when the archive was made, ms.
 	Clock fsm.Timestamp `json:"clock"`
 	Made  fsm.Timestamp `json:"made"`

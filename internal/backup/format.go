@@ -179,7 +179,7 @@ func (a *Reader) head() error {
 		return a.fault("head", ErrDamaged, "%v", err)
 	}
 	switch h := &a.Head; {
-	case h.Kind != KindState && h.Kind != KindLog:
+	case h.Kind != KindState:
 		return a.fault("head", ErrNewer, "content of kind %q", h.Kind)
 	case h.Level > fsm.FeatureCurrent:
 		return a.fault("head", ErrNewer, "it needs feature level %d, this program knows %d", h.Level, fsm.FeatureCurrent)

@@ -31,26 +31,17 @@ type Place interface {
 // Suffix ends the names of archives of a state.
 const Suffix = ".backup"
 
-// logSuffix ends the names of archives of a stretch of the log.
-const logSuffix = ".log"
-
 const nameTime = "20060102T150405Z"
 
 // clusterPart is how much of a cluster's id is in a name.
 const clusterPart = 8
 
-var (
-	nameForm    = regexp.MustCompile(`^quinto-([0-9a-zA-Z-]{1,8})-(\d{8}T\d{6}Z)-(\d+)\.backup$`)
-	logNameForm = regexp.MustCompile(`^quinto-([0-9a-zA-Z-]{1,8})-(\d{20})-(\d{20})\.log$`)
-)
+var nameForm = regexp.MustCompile(`^quinto-([0-9a-zA-Z-]{1,8})-(\d{8}T\d{6}Z)-(\d+)\.backup$`)
 
-// Name is how an archive is called: by cluster, time and revision, or a stretch of
-// a log by its indexes. Names of one cluster sort by age.
+// Name is how an archive is called: by cluster, time and revision. Names of one
+// cluster sort by age.
 func Name(h *Head) string {
 	cluster := h.Cluster[:min(clusterPart, len(h.Cluster))]
-	if h.Kind == KindLog {
-		return fmt.Sprintf("quinto-%s-%020d-%020d%s", cluster, h.First, h.Index, logSuffix)
-	}
 	return fmt.Sprintf("quinto-%s-%s-%d%s", cluster, time.UnixMilli(int64(h.Made)).UTC().Format(nameTime), h.Revision, Suffix)
 }
 
@@ -71,7 +62,7 @@ func OfCluster(name, cluster string) bool {
 	return m != nil && m[1] == cluster[:min(clusterPart, len(cluster))]
 }
 
-func named(name string) bool { return nameForm.MatchString(name) || logNameForm.MatchString(name) }
+func named(name string) bool { return nameForm.MatchString(name) }
 
 // Folder is a Place on a file system.
 type Folder struct{ Dir string }

@@ -45,33 +45,24 @@ func verify(r io.Reader, seen func(*Head, int64) error) (*Summary, error) {
 	if err != nil {
 		return nil, err
 	}
-	switch a.Head.Kind {
-	case KindLog:
-		err = ReadLog(a, func(*LogEntry) error { return nil })
-	default:
-		err = store.CheckArchive(a, a.Head.Size)
+	if err := store.CheckArchive(a, a.Head.Size); err != nil {
+		return nil, err
 	}
-	if err == nil {
-		err = drain(a)
-	}
-	if err != nil {
+	if err := a.Finish(); err != nil {
 		return nil, err
 	}
 	return &Summary{Head: a.Head, Bytes: count.n}, nil
 }
 
-// drain reads what is left, which must be nothing but the end.
-func drain(r io.Reader) error {
-	n, err := io.Copy(io.Discard, r)
+// Finish reads the end of an archive whose content was read; it returns an error
+// unless the end is sound.
+func (a *Reader) Finish() error {
+	n, err := io.Copy(io.Discard, a)
 	if err == nil && n > 0 {
 		err = fmt.Errorf("%w: %d bytes of content are left over", ErrDamaged, n)
 	}
 	return err
 }
-
-// Finish reads the end of an archive whose content was read; it returns an error
-// unless the end is sound.
-func (a *Reader) Finish() error { return drain(a) }
 
 type counter struct {
 	r io.Reader
