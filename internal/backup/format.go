@@ -166,7 +166,8 @@ func (a *Reader) head() error {
 	if size > MaxHeadBytes {
 		return a.fault("head", ErrDamaged, "a length of %d bytes", size)
 	}
-	all := append(fixed, make([]byte, int(size)+sumBytes)...)
+	all := make([]byte, fixedHead+int(size)+sumBytes)
+	copy(all, fixed)
 	if err := a.full("head", fixedHead, all[fixedHead:]); err != nil {
 		return err
 	}
