@@ -23,7 +23,8 @@ const (
 	MaxQueuedFrames     = 4096             // that a client has not read yet, per stream
 	MaxQueuedBytes      = 4 << 20          // the same, in bytes; one frame is always taken
 	MaxNodeBytes        = 64 << 20         // queued frames of all streams of a node, each frame once
-	WriteTimeout        = 10 * time.Second // of what is written to a client at once
+	WriteTimeout        = 10 * time.Second // of a piece of what is written to a client
+	pieceBytes          = 128 << 10        // of such a piece
 	HeartbeatEvery      = 15 * time.Second
 	SilenceTimeout      = 3 * HeartbeatEvery // of a WebSocket whose client answers no ping
 	ReauthenticateEvery = 5 * time.Second

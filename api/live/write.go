@@ -106,10 +106,17 @@ func (st *Stream) write(queue []*frame) error {
 	return st.put(b)
 }
 
+// put writes b, each piece within its time.
 func (st *Stream) put(b []byte) error {
-	if err := st.conn.SetWriteDeadline(time.Now().Add(WriteTimeout)); err != nil {
-		return err
+	for len(b) > 0 {
+		piece := b[:min(len(b), pieceBytes)]
+		if err := st.conn.SetWriteDeadline(time.Now().Add(WriteTimeout)); err != nil {
+			return err
+		}
+		if _, err := st.conn.Write(piece); err != nil {
+			return err
+		}
+		b = b[len(piece):]
 	}
-	_, err := st.conn.Write(b)
-	return err
+	return nil
 }
