@@ -49,6 +49,9 @@ func (s *Server) describer() func(context.Context, *resource.Request) *resource.
 					Open: true, Responses: doc.responses})
 			}
 		}
+		if s.options.Live != nil {
+			d.Operations = append(d.Operations, feedOperations()...)
+		}
 		return d
 	})
 	swagger := sync.OnceValues(func() ([]byte, error) { d := describe(); return d.Swagger(schemeMark, hostMark) })
@@ -72,4 +75,19 @@ func (s *Server) describer() func(context.Context, *resource.Request) *resource.
 		body = bytes.Replace(body, []byte(hostMark), host[1:len(host)-1], 1)
 		return jsonResponse(fasthttp.StatusOK, bytes.Replace(body, []byte(schemeMark), []byte(r.Scheme), 1))
 	}
+}
+
+// feedOperations describe the feeds of changes. The streams are not described: they
+// are GETs of what is, with another Accept.
+func feedOperations() []openapi.Operation {
+	parameters := []json.RawMessage{
+		json.RawMessage(`{"in":"query","name":"` + resource.SinceParam + `","type":"string","description":"The id of the last change that is known."}`),
+		json.RawMessage(`{"in":"query","name":"` + resource.WaitParam + `","type":"integer","description":"Seconds to wait for a change, up to 25."}`),
+		json.RawMessage(`{"in":"query","name":"_limit","type":"integer"}`),
+	}
+	operation := func(path, id string) openapi.Operation {
+		return openapi.Operation{Method: fasthttp.MethodGet, Path: path, ID: id, Tag: "Changes", Open: true, Parameters: parameters,
+			Responses: openapi.AnyObject("The changes that the user may see, in their order.")}
+	}
+	return []openapi.Operation{operation("/changes", "get_changes_feed"), operation("/buckets/{bucket_id}/changes", "get_bucket_changes_feed")}
 }

@@ -275,8 +275,10 @@ func (st *Stream) listen() {
 		}
 	} else {
 		spare := make([]byte, 64)
-		for n, most := 0, 0; err == nil && most < MaxClientBytes; most += n {
+		for said := 0; err == nil && said < MaxClientBytes; {
+			var n int
 			n, err = st.conn.Read(spare)
+			said += n
 		}
 	}
 	h := st.hub

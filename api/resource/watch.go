@@ -317,16 +317,18 @@ func (w *Watch) Reauthenticate(ctx context.Context, v *fsm.View, user string) (b
 	if w.ticket != "" || header == "" {
 		return true, nil
 	}
-	same := true
+	same, failed := true, error(nil)
 	_, err := w.s.patiently(ctx, func(ctx context.Context) (*Response, *plugins.Later) {
 		who, err := identify(ctx, w.s.policies, header, v, w.s.meter)
 		if wish := later(err); wish != nil {
 			return nil, wish
 		}
-		same = err != nil || who.user == user // what could not be found out is asked again
+		if failed = err; err == nil {
+			same = who.user == user
+		}
 		return nil, nil
 	})
-	return same, err
+	return same, errors.Join(failed, err)
 }
 
 // Regrants reports whether the event, of an object above others, gives or takes

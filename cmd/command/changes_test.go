@@ -12,7 +12,7 @@ import (
 // get sends a GET of bench's and returns status, header and decoded body.
 func get(t *testing.T, url, user string, header ...string) (int, http.Header, map[string]any) {
 	t.Helper()
-	r, err := http.NewRequestWithContext(t.Context(), "GET", url, nil)
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -66,7 +66,7 @@ func listen(t *testing.T, url, user, last string) *eventStream {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	t.Cleanup(cancel)
-	r, err := http.NewRequestWithContext(ctx, "GET", url, nil)
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -82,7 +82,7 @@ func listen(t *testing.T, url, user, last string) *eventStream {
 		t.Fatal(err)
 	}
 	s := &eventStream{t: t, events: make(chan event, 1000), status: res.StatusCode, cancel: cancel}
-	if res.StatusCode != 200 {
+	if res.StatusCode != http.StatusOK {
 		defer res.Body.Close()
 		var b bytes.Buffer
 		_, _ = b.ReadFrom(res.Body) // only to be shown
@@ -321,7 +321,9 @@ func TestStreamEndsWithThePermission(t *testing.T) {
 	}
 	s.ended()
 	// By a share of one record: what is taken away leaves.
-	do(t, 201, "alice", "PUT", records+"/shared", `{"permissions":{"read":["`+bob+`"]}}`)
+	for _, id := range []string{"/shared", "/stays"} { // without any, a GET is refused
+		do(t, 201, "alice", "PUT", records+id, `{"permissions":{"read":["`+bob+`"]}}`)
+	}
 	s = listen(t, records, "bob", "")
 	s.next("start")
 	do(t, 201, "alice", "PUT", records+"/other", "")

@@ -35,10 +35,10 @@ const (
 	fullStreams   = 10_000
 	collections   = 100 // that idle streams are spread over
 	fanOuts       = 5
-	rounds        = 3
+	rounds        = 5
 	writers       = 4
 	watchers      = 10 // streams on the written collection
-	roundTime     = 6 * time.Second
+	roundTime     = 4 * time.Second
 	readyTimeout  = 60 * time.Second
 	dialers       = 32
 	auth          = "Basic YmVuY2g6c2VjcmV0" // bench:secret
