@@ -10,7 +10,7 @@ import (
 // LifeStep is the distance at which a restored state begins its revisions: they
 // go on at the next multiple of it. A service would need 348 years of a hundred
 // changes each second to use one up, so what a lost life has given out lies
-// between the two and is recognised (docs/adr/0018-backup-archives.md).
+// between the two and is recognised (docs/adr/0013-backup-archives.md).
 const LifeStep Revision = 1 << 40
 
 // lifePrefix begins the names of the settings that remember restores; the rest

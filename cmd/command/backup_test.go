@@ -39,7 +39,7 @@ func writeRecords(t *testing.T, url, prefix string, n int) {
 // listRecords returns how many records there are, the list's ETag and the revision.
 func listRecords(t *testing.T, url string, headers ...string) (status, count int, etag, revision string) {
 	t.Helper()
-	r, err := http.NewRequest("GET", url+records, nil)
+	r, err := http.NewRequest(http.MethodGet, url+records, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -53,7 +53,7 @@ func listRecords(t *testing.T, url string, headers ...string) (status, count int
 	}
 	defer func() { _ = a.Body.Close() }()
 	var body struct{ Data []json.RawMessage }
-	if a.StatusCode == 200 {
+	if a.StatusCode == http.StatusOK {
 		if err := json.NewDecoder(a.Body).Decode(&body); err != nil {
 			t.Fatal(err)
 		}

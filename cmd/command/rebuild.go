@@ -29,6 +29,10 @@ func rebuildCommand() *cobra.Command {
 			if r.base, err = baseURL(r.rootFlag); err != nil {
 				return err
 			}
+			if r.client, err = clientTrusting(r.ca); err != nil {
+				return err
+			}
+			defer r.client.CloseIdleConnections()
 			name, err := r.rebuild(c.Context(), settings)
 			if err != nil {
 				return failure{err}
@@ -38,6 +42,7 @@ func rebuildCommand() *cobra.Command {
 	}
 	c.Flags().StringVar(&r.rootFlag, "http", "", "`URL` of another node")
 	c.Flags().StringVar(&r.user, "auth", "", "authenticate as `USER:PASSWORD`")
+	c.Flags().StringVar(&r.ca, "ca", "", "for https, trust the authorities in `FILE`")
 	_ = c.MarkFlagRequired("http") // the flag exists
 	f.add(c)
 	return c

@@ -5,7 +5,7 @@
 // of JSON that says what is in it, blocks with a checksum each, and an end with
 // the totals. What the blocks carry is a stream of fsm/store. Because each block is
 // checked by itself, a fault has a place: the byte of the archive and the file
-// within the database. docs/adr/0018-backup-archives.md has the reasons.
+// within the database. docs/adr/0013-backup-archives.md has the reasons.
 package backup
 
 import (

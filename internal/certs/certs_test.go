@@ -172,7 +172,7 @@ func TestNewFilesAreTakenAndBadOnesAreNot(t *testing.T) {
 	dir, log := authority(t), &journal{}
 	first := issue(t, dir, "n1", 1)
 	f := files(dir, "n1")
-	s := must[*Store](t)(Open(f, Options{Name: "n1", What: "test", Log: log, Poll: 10 * time.Millisecond}))
+	s := must[*Store](t)(Open(f, Options{Name: "n1", What: "test", Log: log, Poll: 200 * time.Millisecond}))
 	defer func() { _ = s.Close() }()
 	var told atomic.Int32
 	s.OnChange(func() { told.Add(1) })
