@@ -37,8 +37,10 @@ const (
 	joinEvents          = 256             // read under the reader's lock when a stream joins
 	retryAfter          = 2 * time.Second // that an EventSource is told to wait
 	errorPause          = 100 * time.Millisecond
-	beats               = int(HeartbeatEvery / time.Second)
-	addressShare        = 2 // one address other than loopback may hold 1/addressShare of the streams
+	beatEvery           = 100 * time.Millisecond // some of the streams get a heartbeat: never many at once
+	beats               = int(HeartbeatEvery / beatEvery)
+	batchPause          = 10 * time.Millisecond // of the reader, so that what follows a change soon travels together
+	addressShare        = 2                     // one address other than loopback may hold 1/addressShare of the streams
 )
 
 // State is this node's own state; *fsm.FSM has it.
@@ -166,7 +168,9 @@ func (h *Hub) read() {
 			}
 			if err := h.pass(); err != nil && h.base.Err() == nil {
 				h.log.Debug("streams wait for the state", "error", err)
-				h.pause()
+				h.pause(errorPause)
+			} else {
+				h.pause(batchPause)
 			}
 			continue
 		}
@@ -177,9 +181,9 @@ func (h *Hub) read() {
 	}
 }
 
-func (h *Hub) pause() {
+func (h *Hub) pause(d time.Duration) {
 	select {
-	case <-time.After(errorPause):
+	case <-time.After(d):
 	case <-h.base.Done():
 	}
 }
@@ -344,21 +348,23 @@ func (h *Hub) recheck(v *fsm.View, p fsm.Path) {
 
 // tick sends heartbeats and asks again about credentials that may have expired.
 func (h *Hub) tick() {
-	second := time.NewTicker(time.Second)
-	defer second.Stop()
+	beat := time.NewTicker(beatEvery)
+	defer beat.Stop()
 	for n := 0; ; n++ {
 		select {
-		case <-second.C:
+		case <-beat.C:
 		case <-h.base.Done():
 			return
 		}
 		h.mu.Lock()
-		sse, ws := heartbeat(h.id(h.at))
-		for st := range h.beat[n%beats] {
-			st.send(st.choose(sse, ws))
+		if some := h.beat[n%beats]; len(some) > 0 {
+			sse, ws := heartbeat(h.id(h.at))
+			for st := range some {
+				st.send(st.choose(sse, ws))
+			}
 		}
 		h.mu.Unlock()
-		if n%int(ReauthenticateEvery/time.Second) == 0 {
+		if n%int(ReauthenticateEvery/beatEvery) == 0 {
 			h.reauthenticate()
 		}
 	}
