@@ -10,6 +10,7 @@ import functools
 import http.server
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -22,7 +23,6 @@ import requests
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(HERE, "..", "demo"))
 
-from clients import end  # noqa: E402
 from nodes import Cluster, free_ports  # noqa: E402
 
 EXAMPLE = os.path.join(HERE, "..", "..", "..", "docs", "examples", "live")
@@ -138,7 +138,8 @@ def play(cluster, browser, kills):
         print(f"live: {writer.done} writes, {kills} nodes killed, {len(rows(first))} records: EventSource and WebSocket, "
               f"{Reports.seen['/socket']['connections']} connections of it, show what a GET says")
     finally:
-        end(chromium)
+        os.killpg(chromium.pid, signal.SIGKILL)  # its own session: the program is a wrapper, and has children
+        chromium.wait()
         pages.shutdown()
 
 
