@@ -112,7 +112,7 @@ def play(cluster, browser, kills):
     url = f"http://127.0.0.1:{pages.server_port}/test.html?{query}"
     profile = os.path.join(cluster.folder, "browser")
     with open(os.path.join(cluster.folder, "browser.log"), "wb") as log:
-        chromium = subprocess.Popen([browser, "--no-sandbox", "--disable-gpu", f"--user-data-dir={profile}", "--remote-debugging-port=0", url],
+        chromium = subprocess.Popen([browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync", f"--user-data-dir={profile}", "--remote-debugging-port=0", url],
                                     stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
     try:
         first = cluster.nodes[0]
