@@ -137,6 +137,14 @@ mutants: ## planted faults, each of which the judge of `make faults` must find (
 failover: ## the leader is killed 100 times, stopped, and its disk hangs: how long nothing is acknowledged (docs/results/failover.md)
 	$(call script,faults) failover --kills $(KILLS) --out docs/results/failover.md
 
+.PHONY: corruption
+corruption: build ## 200 mutations of each persistent file of one of three nodes, and what the node does then (docs/results/corruption.md)
+	$(call script,corruption) --quinto $(BIN) --seed $(SEED) --lanes 4 --out docs/results/corruption.md
+
+.PHONY: corruption-small
+corruption-small: build ## ten of them, others at each commit
+	$(call script,corruption) --quinto $(BIN) --seed $(SEED) --sample 10 --lanes 1 --limit 30s
+
 .PHONY: fuzz
 fuzz: ## every fuzz target for FUZZTIME (2m)
 	scripts/lib/fuzz.sh $(FUZZTIME)

@@ -23,9 +23,11 @@ const (
 )
 
 const (
-	logFile     = "raft.db"   // of bolt
-	logFolder   = "raft.wal"  // of the WAL
-	logFileWait = time.Second // for a lock on the file that another process holds
+	logFile     = "raft.db"     // of bolt
+	logFolder   = "raft.wal"    // of the WAL
+	walMetaFile = "wal-meta.db" // in it, a bolt file
+	raftTermKey = "CurrentTerm" // Raft's, in the stable store
+	logFileWait = time.Second   // for a lock on the file that another process holds
 
 	// walSegmentBytes are preallocated per segment; the largest entry fits twice.
 	walSegmentBytes = 16 << 20
@@ -41,6 +43,9 @@ func openLog(c *Config) (*logStore, *stableStore, func() error, error) {
 		return openWAL(c)
 	}
 	path := filepath.Join(c.DataDir, logFile)
+	if err := checkBolt(path, boltLogBuckets, true); err != nil {
+		return nil, nil, nil, fmt.Errorf("cluster: Raft log: %w", err)
+	}
 	bolt, err := raftboltdb.New(raftboltdb.Options{Path: path, BoltOptions: &bbolt.Options{
 		// Without these each commit writes the whole freelist: seven times slower
 		// after a truncation.
@@ -60,6 +65,9 @@ func openLog(c *Config) (*logStore, *stableStore, func() error, error) {
 func openWAL(c *Config) (*logStore, *stableStore, func() error, error) {
 	dir := filepath.Join(c.DataDir, logFolder)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, nil, nil, fmt.Errorf("cluster: Raft log: %w", err)
+	}
+	if err := checkBolt(filepath.Join(dir, walMetaFile), walMetaBuckets, false); err != nil {
 		return nil, nil, nil, fmt.Errorf("cluster: Raft log: %w", err)
 	}
 	w, err := wal.Open(dir, wal.WithSegmentSize(walSegmentBytes), wal.WithLogger(c.Logger.Named("wal")))

@@ -119,6 +119,9 @@ func (n *Node) checkState() error {
 	if !existing && d.Stage == stageMember {
 		return fmt.Errorf("cluster: %w: the Raft log of a member is gone; empty the directory and join under a new name", ErrDamaged)
 	}
+	if err := n.checkTerm(&d); err != nil {
+		return err
+	}
 	if d.Removed || n.removed(d.ID) {
 		return fmt.Errorf("cluster: %w; empty the folder and join under a new name", ErrRemoved)
 	}
@@ -155,6 +158,22 @@ func (n *Node) checkState() error {
 		return nil
 	}
 	return n.ident.update(func(now *identityData) { *now = d })
+}
+
+// checkTerm refuses a member that does not know its term: it has forgotten its votes
+// too, and the end of its log perhaps, even where its newest snapshot hides that.
+func (n *Node) checkTerm(d *identityData) error {
+	if d.Stage != stageMember || n.cfg.Memory {
+		return nil
+	}
+	_, err := n.stable.GetUint64([]byte(raftTermKey))
+	if errors.Is(err, errKeyNotFound) || err != nil && err.Error() == errKeyNotFound.Error() {
+		err = errors.New("the Raft log of a member has no term; empty the directory and join under a new name")
+	}
+	if err != nil {
+		return fmt.Errorf("cluster: %w: %w", ErrDamaged, err)
+	}
+	return nil
 }
 
 // Start runs Raft, gossip and the loops of the node. What takes time, such as

@@ -144,10 +144,15 @@ func (l *Load) Verify(ctx context.Context) (Report, error) {
 
 // Records reads a whole list of records with a field "content".
 func (n *Node) Records(ctx context.Context, path string) (map[string]string, error) {
+	return n.RecordsAt(ctx, path, "linearizable")
+}
+
+// RecordsAt is Records at a level of freshness, as Quinto-Consistency names it.
+func (n *Node) RecordsAt(ctx context.Context, path, level string) (map[string]string, error) {
 	out := map[string]string{}
 	before := ""
 	for range 1000 {
-		code, body, err := n.Do(ctx, http.MethodGet, path+"?_sort=-last_modified&_limit=5000"+before, nil, nil)
+		code, body, err := n.Do(ctx, http.MethodGet, path+"?_sort=-last_modified&_limit=5000"+before, nil, map[string]string{"Quinto-Consistency": level})
 		if err != nil || code != http.StatusOK {
 			return nil, fmt.Errorf("list: %d %.200s %w", code, body, err)
 		}

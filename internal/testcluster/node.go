@@ -134,6 +134,15 @@ func (n *Node) Running() bool {
 	}
 }
 
+// ExitCode of a process that has ended; -1 while it runs, before the first one,
+// and when a signal ended it.
+func (n *Node) ExitCode() int {
+	if n.exited == nil || n.Running() {
+		return -1
+	}
+	return n.cmd.ProcessState.ExitCode()
+}
+
 // Kill ends the process with SIGKILL and waits for its end.
 func (n *Node) Kill() error { return n.end(syscall.SIGKILL, 10*time.Second) }
 
