@@ -36,7 +36,8 @@ type Change struct {
 // It may refuse the write by returning a *Veto, or edit it by replacing
 // c.New.Data (a JSON object without id and last_modified) or c.New.ACL: bytes
 // are replaced, never changed in place. Any other error fails the request with
-// a 500. A write that conflicts with another is decided again, so a hook may
+// a 500, but *Unavailable a 503, and *Later has slow work done first, with nothing held.
+// A write that conflicts with another is decided again, so a hook may
 // run more than once for one request and must have no effects of its own.
 type BeforeCommit interface {
 	BeforeCommit(ctx context.Context, c *Change) error
@@ -45,6 +46,17 @@ type BeforeCommit interface {
 // ErrDenied refuses a request for want of permission: with a 401 and its challenges
 // when nobody is authenticated, else with a 403.
 var ErrDenied = errors.New("plugins: denied")
+
+// MaxWorks bounds the works (see Later) that the hooks of one kind may ask for in one
+// request: a hook that wants more must refuse.
+const MaxWorks = 100
+
+// Unavailable is the error by which a hook says that it cannot decide now: the
+// request is answered with 503, Retry-After and this message, and nothing is written.
+type Unavailable struct{ Message string }
+
+// Error implements error.
+func (u *Unavailable) Error() string { return u.Message }
 
 // Veto is the error by which a hook refuses a write.
 type Veto struct {

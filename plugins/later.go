@@ -5,7 +5,7 @@ import (
 	"sync"
 )
 
-// Later is the error by which an Authenticator or a Kind's Complete asks for slow
+// Later is the error by which an Authenticator, a Kind's Complete or a BeforeCommit asks for slow
 // work that must not be done while something is decided, such as the hash of a
 // password. The server calls Work with nothing held and then decides the request
 // again; what was found out is kept with Remember. Work's error fails the request:

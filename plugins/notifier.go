@@ -85,6 +85,25 @@ func Permanent(err error) error { return errors.Join(errPermanent, err) }
 // IsPermanent reports whether err came from Permanent.
 func IsPermanent(err error) bool { return errors.Is(err, errPermanent) }
 
+// errGone marks what Gone wraps.
+var errGone = errors.New("the receiver wants no more")
+
+// Gone tells the dispatcher that the receiver wants nothing more, as by HTTP's 410:
+// nothing is sent to it until the operator says so (quinto hooks resume), and the
+// changes wait.
+func Gone(err error) error { return errors.Join(errGone, err) }
+
+// IsGone reports whether err came from Gone.
+func IsGone(err error) bool { return errors.Is(err, errGone) }
+
+// Tester is a Notifier, or a hook that asks elsewhere, that can show whether its
+// receiver can be reached: quinto hooks test.
+type Tester interface {
+	// Test sends what every receiver can tell from a change, once. The id is that of
+	// the delivery. It must return soon after ctx ends.
+	Test(ctx context.Context, id string) error
+}
+
 // RetryAfter tells the dispatcher when the receiver wants the next attempt. The
 // dispatcher bounds it by the longest pause of its backoff.
 type RetryAfter struct {

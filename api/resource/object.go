@@ -12,6 +12,7 @@ import (
 	"quinto/api/query"
 	"quinto/fsm"
 	"quinto/internal/canon"
+	"quinto/plugins"
 )
 
 // object decides GET, HEAD, PUT, PATCH and DELETE of one object.
@@ -170,7 +171,7 @@ func (c *call) post(problems []problem) (*outline, error) {
 		return out, nil
 	}
 	if pl.id == nil {
-		id := c.route.kind.NewID()
+		id := c.drawID()
 		c.name(id)
 		c.unnamed, c.fresh = true, randomUUID(id)
 	}
@@ -179,6 +180,28 @@ func (c *call) post(problems []problem) (*outline, error) {
 		data = canon.Value("{}")
 	}
 	return c.write(&pl, data)
+}
+
+// drawnKey is what an id is remembered by while its request is decided.
+type drawnKey struct {
+	kind string
+	nth  int
+}
+
+// drawID makes the id of a POST without one. It stays the same while the request is
+// decided again, so that a hook that has had to ask elsewhere knows the object again.
+func (c *call) drawID() string {
+	if len(c.s.hooks) == 0 {
+		return c.route.kind.NewID()
+	}
+	c.drawn++
+	key := drawnKey{c.route.kind.Name, c.drawn}
+	if id, ok := plugins.Recall(c.ctx, key); ok {
+		return id.(string)
+	}
+	id := c.route.kind.NewID()
+	plugins.Remember(c.ctx, key, id)
+	return id
 }
 
 // put decides PUT: create or replace (Kinto 4.3).

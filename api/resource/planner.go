@@ -35,6 +35,7 @@ type planner struct {
 	whoKnown bool
 	whoOps   int            // of the batch, when that was found out
 	memo     map[string]any // of hooks
+	drawn    int            // ids made for POSTs without one
 }
 
 // newReader plans requests that only read.

@@ -87,8 +87,11 @@ func (c *call) complete(pl *payload, data canon.Value) (canon.Value, error) {
 }
 
 // maxLater bounds how often one request is decided again after slow work: each part
-// of a batch may need it for who sends it and for what it writes.
-func (s *Service) maxLater() int { return 2 * (s.cfg.Limits.BatchRequests + 1) }
+// of a batch may need it for who sends it and for what it writes, and each hook for
+// what it is asked.
+func (s *Service) maxLater() int {
+	return 2*(s.cfg.Limits.BatchRequests+1) + len(s.hooks)*plugins.MaxWorks
+}
 
 // later finds the wish for slow work in an error.
 func later(err error) *plugins.Later {

@@ -272,9 +272,12 @@ const StatusInsufficientStorage = 507
 func (s *Service) failure(err error) *Failure {
 	var f *Failure
 	var veto *plugins.Veto
+	var hook *plugins.Unavailable
 	switch {
 	case errors.As(err, &f):
 		return f
+	case errors.As(err, &hook):
+		return errUnavailable(hook.Message, s.retryAfter())
 	case errors.As(err, &veto):
 		return vetoed(veto)
 	case errors.Is(err, fsm.ErrTooLarge):

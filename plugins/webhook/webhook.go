@@ -11,6 +11,9 @@
 //	event_listeners.hook.resources = record
 //	event_listeners.hook.bucket = blog
 //	event_listeners.hook.collection = articles comments-*
+//	event_listeners.hook.fields = title author.name
+//	event_listeners.hook.public_only = true
+//	event_listeners.hook.allow_networks = 10.1.0.0/16
 //	event_listeners.hook.timeout_seconds = 10
 //	event_listeners.hook.grouped = true
 package webhook
@@ -19,12 +22,10 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"net/http"
 	"net/url"
 	"slices"
@@ -32,9 +33,8 @@ import (
 	"strings"
 	"time"
 
-	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
-
 	"quinto/fsm"
+	"quinto/internal/outbound"
 	"quinto/plugins"
 )
 
@@ -48,20 +48,12 @@ const (
 const (
 	DefaultTimeout   = 10 * time.Second // of one attempt; setting timeout_seconds
 	MaxTimeout       = 30 * time.Second
-	MaxSecrets       = 4
-	MinSecretBytes   = 24 // of the decoded key, as Standard Webhooks asks
-	MaxSecretBytes   = 64
+	MaxSecrets       = outbound.MaxSecrets
 	MaxResponseBytes = 64 << 10  // read and dropped, so that the connection can be used again
-	GonePause        = time.Hour // between attempts once a receiver has answered 410
-	maxConnections   = 64
-	dialTimeout      = 5 * time.Second
-	idleTimeout      = 30 * time.Second
+	GonePause        = time.Hour // before the next attempt, should the operator resume at once, once a receiver has answered 410
 )
 
-const (
-	secretPrefix = "whsec_"
-	userAgent    = "quinto-webhook"
-)
+const userAgent = "quinto-webhook"
 
 func init() {
 	for _, name := range []string{Name, LongName} {
@@ -74,8 +66,8 @@ type Webhook struct {
 	settings plugins.Settings
 	log      *slog.Logger
 	url      *url.URL
-	signers  []*standardwebhooks.Webhook
-	filter   filter
+	signers  outbound.Signers
+	filter   plugins.Filter
 	grouped  bool
 	timeout  time.Duration
 	client   *http.Client
@@ -84,7 +76,10 @@ type Webhook struct {
 // Provision reads the settings. Errors name the setting, never a secret.
 func (w *Webhook) Provision(_ context.Context, s plugins.Settings) error {
 	w.settings, w.log = s, s.Log.With("webhook", s.Name)
-	w.filter = newFilter(s)
+	var err error
+	if w.filter, err = plugins.NewFilter(s); err != nil {
+		return err
+	}
 	switch text := s.Params["grouped"]; text {
 	case "", "false":
 	case "true":
@@ -100,77 +95,54 @@ func (w *Webhook) Provision(_ context.Context, s plugins.Settings) error {
 			return fmt.Errorf("timeout_seconds = %q: a number above 0, up to %v", text, MaxTimeout.Seconds())
 		}
 	}
-	u, err := url.Parse(s.URL)
-	if err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") {
-		return errors.New("url: http://HOST/PATH or https://HOST/PATH is needed")
-	}
-	u.Fragment = ""
-	w.url = u
-	if err := w.readSecrets(s.Secret); err != nil {
+	if w.url, err = outbound.ParseURL(s.URL); err != nil {
 		return err
 	}
-	// The address is the operator's word, also when it is private or loopback.
-	// A proxy from the environment is not, and a redirect would leave it.
-	w.client = &http.Client{
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-		Transport: &http.Transport{
-			Proxy:                  nil,
-			DialContext:            (&net.Dialer{Timeout: dialTimeout}).DialContext,
-			TLSHandshakeTimeout:    dialTimeout,
-			ForceAttemptHTTP2:      true,
-			MaxConnsPerHost:        maxConnections,
-			MaxIdleConnsPerHost:    maxConnections,
-			IdleConnTimeout:        idleTimeout,
-			MaxResponseHeaderBytes: MaxResponseBytes,
-			DisableCompression:     true,
-		},
+	if w.signers, err = outbound.ReadSecrets(s.Secret); err != nil {
+		return err
 	}
-	return nil
+	// The address is the operator's word, also when it is private or loopback, unless
+	// he says that only public ones are meant.
+	guard, err := readGuard(s.Params)
+	w.client = outbound.NewClient(guard)
+	return err
 }
 
-// readSecrets takes several secrets while one is replaced by another: each
-// signs, and the receiver accepts any.
-func (w *Webhook) readSecrets(text string) error {
-	secrets := strings.Fields(text)
-	if len(secrets) == 0 || len(secrets) > MaxSecrets {
-		return fmt.Errorf("secret: %s and 24 to 64 random bytes in base64 are needed, up to %d of them separated by spaces", secretPrefix, MaxSecrets)
-	}
-	for _, s := range secrets {
-		encoded, ok := strings.CutPrefix(s, secretPrefix)
-		key, err := base64.StdEncoding.DecodeString(encoded)
-		if !ok || err != nil || len(key) < MinSecretBytes || len(key) > MaxSecretBytes {
-			return fmt.Errorf("secret: %s and %d to %d random bytes in base64 are needed", secretPrefix, MinSecretBytes, MaxSecretBytes)
+// readGuard reads the settings public_only and allow_networks; nil: no guard.
+func readGuard(params map[string]string) (*outbound.Guard, error) {
+	switch text := params["public_only"]; text {
+	case "", "false":
+		if params["allow_networks"] != "" {
+			return nil, errors.New("allow_networks: has a meaning with public_only = true alone")
 		}
-		signer, err := standardwebhooks.NewWebhookRaw(key)
+		return nil, nil
+	case "true":
+		guard, err := outbound.NewGuard(strings.Fields(params["allow_networks"]))
 		if err != nil {
-			return err
+			return nil, fmt.Errorf("allow_networks: %w", err)
 		}
-		w.signers = append(w.signers, signer)
+		return guard, nil
+	default:
+		return nil, fmt.Errorf("public_only = %q: true or false", text)
 	}
-	return nil
 }
 
 // Validate warns about settings without effect.
 func (w *Webhook) Validate() error {
 	for name := range w.settings.Params {
-		if !slices.Contains([]string{"timeout_seconds", "bucket", "collection", "grouped"}, name) {
+		if !slices.Contains(append(plugins.FilterSettings[:], "timeout_seconds", "grouped", "public_only", "allow_networks"), name) {
 			w.log.Warn("unknown setting of a webhook", "setting", name)
 		}
 	}
 	if slices.Contains(w.settings.Actions, "read") {
 		w.log.Warn("reads are not notified; the action is ignored", "action", "read")
 	}
-	for _, a := range w.settings.Actions {
-		if !slices.Contains([]string{"create", "update", "delete", "read", "flush"}, a) {
-			return fmt.Errorf("actions: %q is none of create, update, delete, flush", a)
-		}
-	}
 	for _, r := range w.settings.Resources {
 		if !slices.Contains([]string{"bucket", "group", "collection", "record"}, r) {
 			w.log.Warn("a resource that is none of Kinto's", "resource", r)
 		}
 	}
-	return w.filter.validate()
+	return nil
 }
 
 // Close gives the idle connections up.
@@ -191,7 +163,7 @@ func (w *Webhook) FilterHash() []byte {
 }
 
 // Match implements plugins.Notifier.
-func (w *Webhook) Match(e *fsm.Event) bool { return w.filter.match(e) }
+func (w *Webhook) Match(e *fsm.Event) bool { return w.filter.Match(e) }
 
 // Lane implements plugins.Notifier: order is kept within a collection.
 func (w *Webhook) Lane(e *fsm.Event) string { return plugins.CollectionLane(e) }
@@ -199,23 +171,31 @@ func (w *Webhook) Lane(e *fsm.Event) string { return plugins.CollectionLane(e) }
 // Grouped implements plugins.Grouping: Kinto's events, if the setting grouped says so.
 func (w *Webhook) Grouped() bool { return w.grouped }
 
-// Deliver posts d. Any 2xx means taken. A redirect is a failure. 410 pauses
-// for GonePause; another status is tried again as the dispatcher or the
+// Deliver posts d. Any 2xx means taken. A redirect is a failure. 410 stops all
+// deliveries until the operator resumes them; another status is tried again as the dispatcher or the
 // receiver's Retry-After says.
 func (w *Webhook) Deliver(ctx context.Context, d plugins.Delivery) error {
+	if !w.filter.Choose(&d) {
+		return nil
+	}
+	return w.post(ctx, d.ID, plugins.Payload(&d))
+}
+
+// Test implements plugins.Tester: it posts {"action":"test"} once.
+func (w *Webhook) Test(ctx context.Context, id string) error {
+	return w.post(ctx, id, []byte(`{"action":"test"}`))
+}
+
+func (w *Webhook) post(ctx context.Context, id string, body []byte) error {
 	ctx, cancel := context.WithTimeout(ctx, w.timeout)
 	defer cancel()
-	req, err := w.request(ctx, d, time.Now())
+	req, err := w.request(ctx, id, body, time.Now())
 	if err != nil {
 		return plugins.Permanent(err)
 	}
 	res, err := w.client.Do(req)
 	if err != nil {
-		var u *url.Error // it quotes the URL, which may hold a token
-		if errors.As(err, &u) {
-			err = u.Err
-		}
-		return fmt.Errorf("webhook: %w", err)
+		return fmt.Errorf("webhook: %w", outbound.Plain(err))
 	}
 	defer res.Body.Close()
 	_, _ = io.CopyN(io.Discard, res.Body, MaxResponseBytes) // only to use the connection again
@@ -225,7 +205,7 @@ func (w *Webhook) Deliver(ctx context.Context, d plugins.Delivery) error {
 	err = fmt.Errorf("webhook: receiver answered %d", res.StatusCode)
 	after := retryAfter(res.Header.Get("Retry-After"), time.Now())
 	if res.StatusCode == http.StatusGone {
-		after = max(after, GonePause)
+		after, err = max(after, GonePause), plugins.Gone(err)
 	}
 	if after > 0 {
 		return &plugins.RetryAfter{After: after, Err: err}
@@ -233,24 +213,14 @@ func (w *Webhook) Deliver(ctx context.Context, d plugins.Delivery) error {
 	return err
 }
 
-func (w *Webhook) request(ctx context.Context, d plugins.Delivery, now time.Time) (*http.Request, error) {
-	body := plugins.Payload(&d)
+func (w *Webhook) request(ctx context.Context, id string, body []byte, now time.Time) (*http.Request, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, w.url.String(), bytes.NewReader(body))
 	if err != nil {
 		return nil, errors.New("webhook: bad request")
 	}
-	signatures := make([]string, len(w.signers))
-	for i, s := range w.signers {
-		if signatures[i], err = s.Sign(d.ID, now, body); err != nil {
-			return nil, err
-		}
-	}
 	req.Header.Set("Content-Type", "application/json")
 	req.Header.Set("User-Agent", userAgent)
-	req.Header.Set(standardwebhooks.HeaderWebhookID, d.ID)
-	req.Header.Set(standardwebhooks.HeaderWebhookTimestamp, strconv.FormatInt(now.Unix(), 10))
-	req.Header.Set(standardwebhooks.HeaderWebhookSignature, strings.Join(signatures, " "))
-	return req, nil
+	return req, w.signers.Sign(req.Header, id, now, body)
 }
 
 // retryAfter reads the header of RFC 9110, 10.2.3: seconds or a date; 0 when
@@ -268,6 +238,7 @@ func retryAfter(text string, now time.Time) time.Duration {
 var (
 	_ plugins.Notifier    = (*Webhook)(nil)
 	_ plugins.Grouping    = (*Webhook)(nil)
+	_ plugins.Tester      = (*Webhook)(nil)
 	_ plugins.Provisioner = (*Webhook)(nil)
 	_ plugins.Validator   = (*Webhook)(nil)
 	_ io.Closer           = (*Webhook)(nil)

@@ -153,6 +153,9 @@ func TestAnswers(t *testing.T) {
 			if (err == nil) != c.ok || hits.Load() != 1 {
 				t.Errorf("%v after %d requests", err, hits.Load())
 			}
+			if plugins.IsGone(err) != (c.status == 410) {
+				t.Errorf("gone: %v", err)
+			}
 			var after *plugins.RetryAfter
 			if errors.As(err, &after) != (c.after > 0) || (after != nil && after.After != c.after) {
 				t.Errorf("retry after %+v, want %v", after, c.after)

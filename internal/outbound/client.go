@@ -1,0 +1,75 @@
+package outbound
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"time"
+)
+
+// Limits of a client.
+const (
+	MaxHeaderBytes = 64 << 10 // of an answer
+	MaxConnections = 64       // to one host
+	dialTimeout    = 5 * time.Second
+	idleTimeout    = 30 * time.Second
+)
+
+// ErrTooLong is returned by Read for an answer beyond its limit.
+var ErrTooLong = errors.New("the answer is too long")
+
+// NewClient returns a client that follows no redirect, since that would leave the
+// address that was meant, and asks no proxy of the environment. guard nil: any
+// address is called.
+func NewClient(guard *Guard) *http.Client {
+	dialer := &net.Dialer{Timeout: dialTimeout}
+	if guard != nil {
+		dialer.ControlContext = guard.control
+	}
+	return &http.Client{
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		Transport: &http.Transport{
+			Proxy:                  nil,
+			DialContext:            dialer.DialContext,
+			TLSHandshakeTimeout:    dialTimeout,
+			ForceAttemptHTTP2:      true,
+			MaxConnsPerHost:        MaxConnections,
+			MaxIdleConnsPerHost:    MaxConnections,
+			IdleConnTimeout:        idleTimeout,
+			MaxResponseHeaderBytes: MaxHeaderBytes,
+			DisableCompression:     true,
+		},
+	}
+}
+
+// ParseURL reads the address of a receiver. The error does not quote it: it may hold
+// a token.
+func ParseURL(text string) (*url.URL, error) {
+	u, err := url.Parse(text)
+	if err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") {
+		return nil, errors.New("url: http://HOST/PATH or https://HOST/PATH is needed")
+	}
+	u.Fragment = ""
+	return u, nil
+}
+
+// Plain is the error of a call without the URL that net/http quotes, which may hold a token.
+func Plain(err error) error {
+	var u *url.Error
+	if errors.As(err, &u) {
+		return u.Err
+	}
+	return err
+}
+
+// Read returns the body of an answer, or ErrTooLong beyond limit bytes.
+func Read(body io.Reader, limit int64) ([]byte, error) {
+	b, err := io.ReadAll(io.LimitReader(body, limit+1))
+	if err == nil && int64(len(b)) > limit {
+		err = fmt.Errorf("%w: more than %d bytes", ErrTooLong, limit)
+	}
+	return b, err
+}
