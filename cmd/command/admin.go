@@ -44,7 +44,7 @@ type adminCall struct {
 // adminCalls are all of them. A command that needs another adds a row.
 func adminCalls() []adminCall {
 	return []adminCall{flushCacheCall, purgeDeletedCall, createUserCall, kindsCall, importCall, exportCall,
-		clusterStatusCall, clusterMembersCall, clusterChangeCall, backupCall, backupStatusCall}
+		clusterStatusCall, clusterMembersCall, clusterChangeCall, backupCall, backupStatusCall, hooksCall}
 }
 
 func findAdminCall(name string) (adminCall, bool) {

@@ -56,7 +56,7 @@ func mainWith(ctx context.Context, args []string, stdin io.Reader, stdout, stder
 		SilenceUsage:  true,
 	}
 	root.AddCommand(startCommand(), clusterCommand(), versionCommand(), initCommand(), migrateCommand(), createUserCommand(), flushCacheCommand(),
-		purgeDeletedCommand(), importCommand(), exportCommand(), certsCommand(), backupCommand(), restoreCommand())
+		purgeDeletedCommand(), importCommand(), exportCommand(), certsCommand(), backupCommand(), restoreCommand(), hooksCommand())
 	root.SetArgs(args)
 	root.SetIn(stdin)
 	root.SetOut(stdout)

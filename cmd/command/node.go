@@ -316,7 +316,7 @@ func (n *Node) newDispatcher() (*dispatch.Dispatcher, error) {
 func (n *Node) slog(name string) *slog.Logger { return slog.New(&handler{log: n.log.Named(name)}) }
 
 func (n *Node) routes() []plugins.Route {
-	var all []plugins.Route
+	all := n.hooksRoutes()
 	for _, p := range n.plugins.Routes {
 		all = append(all, p.Routes()...)
 	}

@@ -44,7 +44,7 @@ func clusterSettings() []Setting {
 			field: func(c *Config) any { return &c.SchemaBacktracking }},
 		{Name: "quinto.last_modified_ahead_hours", Default: "24", Min: 1, Max: 1_000_000, Unit: time.Hour, Doc: "How far ahead of the clock a client's `last_modified` may be; more is 400. Kinto has no bound: one such write, and the list's clock stands there.",
 			field: func(c *Config) any { return &c.Limits.Ahead }},
-		{Name: "quinto.cluster_status_principals", Doc: "Who may read the cluster's status over HTTP from elsewhere than the machine itself.",
+		{Name: "quinto.cluster_status_principals", Doc: "Who may read the cluster's status over HTTP from elsewhere than the machine itself, and how event listeners stand (`/__hooks__`).",
 			field: func(c *Config) any { return &c.StatusPrincipals }},
 	}
 }

@@ -34,12 +34,16 @@ type lane struct {
 	due      time.Time
 	lastErr  error
 	bury     bool // the head is given up and to be recorded
+	rewound  bool // with a worker while a replay asked for it: it begins behind back again
+	back     fsm.Revision
 	needs    bool // is in runner.needy
 }
 
 // position is the revision up to which everything of the lane is delivered.
 func (l *lane) position(frontier fsm.Revision) fsm.Revision {
 	switch {
+	case l.rewound:
+		return min(l.back, l.queue[0].Revision-1)
 	case len(l.queue) > 0:
 		return l.queue[0].Revision - 1
 	case l.behind:

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"log/slog"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -58,6 +59,13 @@ type runner struct {
 	status   atomic.Pointer[Status]
 	changed  <-chan struct{}
 	stopped  bool // closing: nothing new is sent
+
+	held    bool           // paused by the operator, or by a receiver that is gone
+	gone    string         // what it said, until that is written down
+	side    sync.WaitGroup // dead letters that are sent again
+	letters atomic.Bool    // they are
+	history []Attempt      // the newest last
+	recent  atomic.Pointer[[]Attempt]
 }
 
 type counts struct{ delivered, failed, dead, lost uint64 }
@@ -91,7 +99,11 @@ func (r *runner) add(key string, l *lane) *lane {
 // run delivers until ctx ends or the dispatcher closes.
 func (r *runner) run(ctx context.Context) {
 	defer close(r.done)
+	side, endSide := context.WithCancel(ctx)
+	defer r.side.Wait()
+	defer endSide()
 	ended := r.startWorkers(ctx)
+	r.control(side)
 	tick := time.NewTicker(r.d.o.CursorInterval)
 	defer tick.Stop()
 	alarm := time.NewTimer(time.Hour)
@@ -102,7 +114,7 @@ func (r *runner) run(ctx context.Context) {
 			break
 		}
 		alarm.Reset(r.nextAlarm())
-		if !r.await(ctx, tick.C, alarm.C, more) {
+		if !r.await(ctx, side, tick.C, alarm.C, more) {
 			break
 		}
 	}
@@ -120,7 +132,7 @@ func (r *runner) work() bool {
 	if time.Now().After(r.broken) {
 		more = r.read()
 	}
-	if time.Now().After(r.paused) {
+	if time.Now().After(r.paused) && !r.held {
 		r.assign()
 	}
 	return more
@@ -140,7 +152,7 @@ func (r *runner) take() {
 
 // await waits for something to do, or with more only looks; false ends the
 // runner.
-func (r *runner) await(ctx context.Context, tick, alarm <-chan time.Time, more bool) bool {
+func (r *runner) await(ctx, side context.Context, tick, alarm <-chan time.Time, more bool) bool {
 	closing, goOn := r.d.closing, (<-chan struct{})(nil)
 	if r.stopped {
 		closing = nil
@@ -158,6 +170,7 @@ func (r *runner) await(ctx context.Context, tick, alarm <-chan time.Time, more b
 		r.take()
 	case <-alarm:
 	case <-tick:
+		r.control(side)
 		r.save(ctx)
 		r.publish()
 	case err := <-r.saved:
@@ -252,7 +265,10 @@ func (r *runner) settle(res result) {
 	if res.again {
 		r.retrying--
 	}
+	r.note(&res)
 	switch {
+	case l.rewound:
+		r.restart(l, min(l.back, l.queue[0].Revision-1))
 	case errors.Is(res.err, errFenced):
 		// Not delivered, and nothing of the receiver's fault: the term ends, or
 		// the state could not be read for a moment.
@@ -316,6 +332,10 @@ func (r *runner) failed(l *lane, res result) {
 		l.state = laneReady
 		r.retry = append(r.retry, l)
 		return
+	}
+	if plugins.IsGone(res.err) && !r.held {
+		r.held, r.gone = true, shorten(res.err)
+		r.log.Error("the receiver wants no more: deliveries are paused until they are resumed (quinto hooks resume)", "error", res.err)
 	}
 	pause := retry.pause(l.failures)
 	var after *plugins.RetryAfter

@@ -12,6 +12,7 @@ import (
 const (
 	StateDelivering = "delivering" // this node leads and delivers
 	StateStandby    = "standby"    // another node leads, or this one has not begun yet
+	StatePaused     = "paused"     // by the operator, or by a receiver that wants no more
 	StateMissing    = "missing"    // registered, but not configured on this leader: nobody delivers
 )
 
@@ -76,6 +77,11 @@ func (r *runner) publish() {
 		s.Failing++
 		s.Worst = append(s.Worst, LaneStatus{Lane: l.key, Revision: l.queue[0].Revision, Failures: l.failures, Error: shorten(l.lastErr), Next: l.due})
 	}
+	if r.held {
+		s.State = StatePaused
+	}
+	recent := slices.Clone(r.history)
+	r.recent.Store(&recent)
 	slices.SortFunc(s.Worst, func(a, b LaneStatus) int { return cmp.Compare(a.Revision, b.Revision) })
 	s.Worst = s.Worst[:min(len(s.Worst), shownFailedLanes)]
 	r.status.Store(s)

@@ -50,7 +50,7 @@ const (
 	MaxTimeout       = 30 * time.Second
 	MaxSecrets       = outbound.MaxSecrets
 	MaxResponseBytes = 64 << 10  // read and dropped, so that the connection can be used again
-	GonePause        = time.Hour // before the next attempt, should the operator resume at once, once a receiver has answered 410
+	GonePause        = time.Hour // asked of a dispatcher that would not stop, once a receiver has answered 410
 )
 
 const userAgent = "quinto-webhook"
