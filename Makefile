@@ -145,6 +145,10 @@ corruption: build ## 200 mutations of each persistent file of one of three nodes
 corruption-small: build ## ten of them, others at each commit
 	$(call script,corruption) --quinto $(BIN) --seed $(SEED) --sample 10 --lanes 1 --limit 30s
 
+.PHONY: upgrade
+upgrade: build ## a cluster of the last release is upgraded node by node under load (docs/results/upgrade.md)
+	$(call script,upgrade) --quinto $(BIN) --out docs/results/upgrade.md
+
 .PHONY: fuzz
 fuzz: ## every fuzz target for FUZZTIME (2m)
 	scripts/lib/fuzz.sh $(FUZZTIME)

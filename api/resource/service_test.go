@@ -246,6 +246,33 @@ func TestSessionReads(t *testing.T) {
 	c.want(400, "Quinto-Revision", "alice", "GET "+records, "", "quinto-consistency", "session", "quinto-revision", "x")
 }
 
+// TestLevelOfAReadByHeaderAndParameter: only a stale answer has an age, which tells
+// the levels apart.
+func TestLevelOfAReadByHeaderAndParameter(t *testing.T) {
+	c, _ := newClient(t, nil)
+	c.withRecords(1)
+	for _, one := range []struct {
+		header, parameter string
+		stale             bool
+	}{
+		{"", "", false}, {"stale", "", true}, {"", "stale", true}, {"session", "", false}, {"linearizable", "", false},
+		{"linearizable", "stale", true}, {"stale", "linearizable", false}, {"stale", "session", false},
+	} {
+		line, headers := "GET "+records, []string{}
+		if one.parameter != "" {
+			line += "?_consistency=" + one.parameter
+		}
+		if one.header != "" {
+			headers = []string{"quinto-consistency", one.header}
+		}
+		r := c.want(200, "", "alice", line, "", headers...)
+		if got := r.Get("Quinto-Staleness") != ""; got != one.stale || r.Get("Quinto-Revision") == "" {
+			t.Errorf("%+v: %v", one, r.Header)
+		}
+	}
+	c.want(400, "_consistency", "alice", "GET "+records+"?_consistency=newest", "")
+}
+
 // TestPagesOfASessionDoNotGoBack: the second page comes from a node that lags behind
 // the first one's. It has to wait for the first page's revision, since the client
 // keeps the first page's ETag and would miss for ever what came between.

@@ -77,7 +77,7 @@ func (l *Load) write(n int, id, content string) {
 			continue
 		}
 		ctx, cancel := context.WithTimeout(context.Background(), 8*time.Second)
-		code, answer, err := node.Do(ctx, http.MethodPut, l.path+"/"+id, body, map[string]string{"Idempotency-Key": id, "If-None-Match": "*"})
+		code, answer, err := node.Do(ctx, http.MethodPut, l.path+"/"+id, body, map[string]string{"Idempotency-Key": l.path + "/" + id, "If-None-Match": "*"})
 		cancel()
 		if err == nil && code == http.StatusCreated {
 			l.ack(id, content)

@@ -2,6 +2,7 @@ package testcluster
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -25,6 +26,7 @@ type Node struct {
 	HTTP    string // host:port of the public API
 	Peer    string // host:port of the cluster port
 	Gossip  string // host:port of gossip
+	Binary  string // of this node from its next start on; empty: the cluster's
 	cluster *Cluster
 	host    host // nil: loopback
 	place   atomic.Pointer[place]
@@ -74,7 +76,7 @@ func (n *Node) Start(flags ...string) error {
 	if n.cluster.opt.NodeFlags != nil {
 		args = append(args, n.cluster.opt.NodeFlags(n)...)
 	}
-	n.cmd = exec.Command(n.cluster.opt.Binary, args...)
+	n.cmd = exec.Command(cmp.Or(n.Binary, n.cluster.opt.Binary), args...)
 	n.cmd.Dir = n.cluster.opt.WorkDir
 	n.cmd.Env = append(os.Environ(), n.cluster.opt.Env...)
 	n.cmd.Stdout, n.cmd.Stderr = logFile, logFile
