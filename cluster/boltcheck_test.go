@@ -99,12 +99,13 @@ func TestDamagedBoltFileIsRefused(t *testing.T) {
 			r := rand.New(rand.NewPCG(5, 5))
 			refused := 0
 			for n := range map[string]int{LogBolt: 200, LogWAL: 60}[kind] {
-				bad, how := bytes.Clone(whole), ""
+				bad := bytes.Clone(whole)
+				var how string
 				at := r.IntN(len(bad))
-				switch {
-				case n%10 == 0:
+				switch n % 10 {
+				case 0:
 					bad, how = bad[:at], fmt.Sprintf("cut at %d", at)
-				case n%10 == 1:
+				case 1:
 					at = at / 4096 * 4096
 					clear(bad[at:min(at+4096, len(bad))])
 					how = fmt.Sprintf("zeroes at %d", at)

@@ -96,7 +96,7 @@ func (w *world) judge(ctx context.Context, res *result) {
 			time.Sleep(20 * time.Millisecond)
 		}
 		if w.victim.Running() {
-			res.Fault = fmt.Errorf("neither serves nor ends: ready: %.300v, state: %w", ready, state)
+			res.Fault = errors.Join(errors.New("neither serves nor ends"), ready, state)
 		}
 	}
 	log := w.victim.Log()[before:]

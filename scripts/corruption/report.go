@@ -47,7 +47,7 @@ func summary(results []result) string {
 	return b.String()
 }
 
-var numbers = regexp.MustCompile(`"[^"]*"|\b[0-9a-f]*[0-9][0-9a-f-]*\b`)
+var numbers = regexp.MustCompile(`"[^"]*"|(?:/[^\s/]+){2,}|\b[0-9a-f]*[0-9][0-9a-f-]*\b`)
 
 // page is docs/results/corruption.md.
 func page(f *flags, results []result) string {
