@@ -45,12 +45,34 @@ func SameGroup(a, b *fsm.Event) bool {
 // there, also when the object was created by a POST on its list; timestamp is that
 // object's last_modified. A flush names no object.
 func Payload(d *Delivery) []byte {
-	e := d.Event
 	impacted := d.Impacted
 	if impacted == nil {
-		impacted = []Impacted{{Event: e, Old: d.Old, New: d.New}}
+		impacted = []Impacted{{Event: d.Event, Old: d.Old, New: d.New}}
 	}
-	b := make([]byte, 0, 512+payloadSize(impacted))
+	b := appendRevision(appendPayload(make([]byte, 0, 512+payloadSize(impacted)), d.Event), d.Event)
+	if d.Event.Action == fsm.ActionFlush {
+		return append(b, `,"impacted_objects":[]}`...)
+	}
+	b = append(b, `,"impacted_objects":[`...)
+	for i := range impacted {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = impacted[i].append(b)
+	}
+	return append(b, "]}"...)
+}
+
+// ShortPayload is what Kinto's own listeners send of an event: the payload without
+// the objects. Added to it are the revision and the id of the delivery, by which a
+// receiver knows a repeat.
+func ShortPayload(d *Delivery) []byte {
+	b := appendRevision(appendPayload(make([]byte, 0, 512), d.Event), d.Event)
+	return append(appendMember(b, "delivery_id", d.ID), '}')
+}
+
+// appendPayload appends Kinto's own members, without the end.
+func appendPayload(b []byte, e *fsm.Event) []byte {
 	b = append(b, `{"timestamp":`...)
 	b = strconv.AppendInt(b, int64(e.LastModified), 10)
 	b = appendMember(b, "action", e.Action.String())
@@ -63,21 +85,14 @@ func Payload(d *Delivery) []byte {
 		b = appendMember(b, "user_id", e.UserID)
 	}
 	if e.Action == fsm.ActionFlush {
-		return append(appendRevision(b, e), `,"impacted_objects":[]}`...)
+		return b
 	}
 	b = appendMember(b, "resource_name", KindName(e.Path))
 	Segments(e.Path, func(plural, id string) bool {
 		b = appendMember(b, strings.TrimSuffix(plural, "s")+"_id", id)
 		return true
 	})
-	b = append(appendRevision(b, e), `,"impacted_objects":[`...)
-	for i := range impacted {
-		if i > 0 {
-			b = append(b, ',')
-		}
-		b = impacted[i].append(b)
-	}
-	return append(b, "]}"...)
+	return b
 }
 
 func appendRevision(b []byte, e *fsm.Event) []byte {

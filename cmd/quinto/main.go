@@ -18,6 +18,7 @@ import (
 	_ "quinto/plugins/history"
 	_ "quinto/plugins/openid"
 	_ "quinto/plugins/prometheus"
+	_ "quinto/plugins/queue"
 	_ "quinto/plugins/statsd"
 )
 

@@ -9,6 +9,8 @@
 #   scripts/lib/tools.sh postgres   PostgreSQL's programs, from Debian's packages if absent
 #   scripts/lib/tools.sh browser    Chromium without a window, from Debian's package if absent
 #   scripts/lib/tools.sh golangci   golangci-lint, built through the Go module proxy
+#   scripts/lib/tools.sh redis      redis-server, from Debian's packages if absent
+#   scripts/lib/tools.sh nats       nats-server, built through the Go module proxy
 #   scripts/lib/tools.sh all        all of them
 #
 # Each prints one line on stdout: the folder (or program) to use. Progress goes to
@@ -20,6 +22,8 @@ TOOLS_ROOT="$(cd "$TOOLS_HERE/../.." && pwd)"
 TOOLS_CACHE="${QUINTO_CACHE:-$TOOLS_ROOT/.cache}"
 # A pin of the linter, so that the same code gets the same answer everywhere.
 GOLANGCI_VERSION="v2.15.0"
+NATS_VERSION="v2.15.2"
+REDIS_PACKAGES=(redis-tools libjemalloc2 liblzf1 liblua5.1-0 lua-bitop lua-cjson libatomic1)
 # How long one caller waits for another one that is installing.
 TOOLS_LOCK_SECONDS=1200
 
@@ -143,6 +147,25 @@ tools_install_golangci() {
       go install "github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$GOLANGCI_VERSION"
 }
 
+# Redis is taken apart below the cache: that needs no root, and starts no service.
+tools_install_redis() {
+  local packages="$TOOLS_CACHE/redis/packages" deb
+  command -v apt-get >/dev/null || tools_die "Redis is missing: install redis-server" || return 1
+  rm -rf "$TOOLS_CACHE/redis" && mkdir -p "$packages" "$TOOLS_CACHE/bin" || return 1
+  # A machine that has never asked has no lists yet.
+  (cd "$packages" && { apt-get download -qq "${REDIS_PACKAGES[@]}" || { apt-get update -qq && apt-get download -qq "${REDIS_PACKAGES[@]}"; }; }) || return 1
+  for deb in "$packages"/*.deb; do dpkg -x "$deb" "$TOOLS_CACHE/redis" || return 1; done
+  # The server is a link to this program in Debian too: it goes by its name.
+  ln -sf redis-check-rdb "$TOOLS_CACHE/redis/usr/bin/redis-server"
+  printf '#!/bin/sh\nLD_LIBRARY_PATH="$(echo "%s"/redis/usr/lib/*-linux-gnu)" exec "%s/redis/usr/bin/redis-server" "$@"\n' "$TOOLS_CACHE" "$TOOLS_CACHE" \
+    >"$TOOLS_CACHE/bin/redis-server" && chmod +x "$TOOLS_CACHE/bin/redis-server" && "$TOOLS_CACHE/bin/redis-server" --version
+}
+
+tools_install_nats() {
+  mkdir -p "$TOOLS_CACHE/bin" &&
+    GOBIN="$TOOLS_CACHE/bin" GOFLAGS=-buildvcs=false go install "github.com/nats-io/nats-server/v2@$NATS_VERSION"
+}
+
 tools_venv() {
   tools_once venv "$(tools_key "$TOOLS_HERE/requirements.txt")" tools_install_venv && echo "$TOOLS_CACHE/venv"
 }
@@ -167,15 +190,21 @@ tools_browser() {
 tools_golangci() {
   tools_once golangci "$GOLANGCI_VERSION $(go env GOVERSION)" tools_install_golangci && echo "$TOOLS_CACHE/bin/golangci-lint"
 }
+tools_redis() {
+  command -v redis-server || { tools_once redis "${REDIS_PACKAGES[*]}" tools_install_redis && echo "$TOOLS_CACHE/bin/redis-server"; }
+}
+tools_nats() {
+  tools_once nats "$NATS_VERSION $(go env GOVERSION)" tools_install_nats && echo "$TOOLS_CACHE/bin/nats-server"
+}
 
 tools_main() {
   local name
   [[ $# -gt 0 ]] || { sed -n '2,/^$/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2; return 2; }
   for name in "$@"; do
     case "$name" in
-      venv | schemathesis | s3 | npm | postgres | browser | golangci) "tools_$name" || return 1 ;;
-      all) tools_main venv schemathesis s3 npm postgres browser golangci || return 1 ;;
-      *) tools_die "unknown tool '$name': venv, schemathesis, s3, npm, postgres, browser, golangci or all" || return 2 ;;
+      venv | schemathesis | s3 | npm | postgres | browser | golangci | redis | nats) "tools_$name" || return 1 ;;
+      all) tools_main venv schemathesis s3 npm postgres browser golangci redis nats || return 1 ;;
+      *) tools_die "unknown tool '$name': venv, schemathesis, s3, npm, postgres, browser, golangci, redis, nats or all" || return 2 ;;
     esac
   done
 }
