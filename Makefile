@@ -129,6 +129,19 @@ faults-small: ## the tests in short form, and a few harms that differ from commi
 	go test -count=1 -short -timeout 20m $(CLUSTER_TESTS)
 	$(call script,faults) --small --seed $(SEED) --recover 20s
 
+.PHONY: faults-notify
+faults-notify: build notify-tools ## the leader killed 20 times between a delivery and its note: Redis, NATS and mail get everything, in order
+	go test -count=1 ./plugins/queue ./plugins/mail
+	$(call script,notify) --quinto $(BIN) --kills 20 --seed $(SEED)
+
+.PHONY: faults-notify-small
+faults-notify-small: build notify-tools ## the same with three kills
+	$(call script,notify) --quinto $(BIN) --kills 3 --seed $(SEED)
+
+.PHONY: notify-tools
+notify-tools:
+	@scripts/lib/tools.sh redis nats smtp >/dev/null
+
 .PHONY: mutants
 mutants: ## planted faults, each of which the judge of `make faults` must find (docs/results/mutants.md)
 	$(call script,faults) mutants --out docs/results/mutants.md

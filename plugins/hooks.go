@@ -65,7 +65,7 @@ type Veto struct {
 	Message string // shown to the client
 	Title   string // member "error" of the answer; empty: the status in words
 	// Location and Name make it a 400 about one part of the request, as in "body" and
-	// "data.id", in the form of Kinto's other ones.
+	// "data.id", in the form of Kinto's other ones. Without Name it is about all of it.
 	Location, Name string
 	// Problems make it a 400 about several parts of the request.
 	Problems []Problem

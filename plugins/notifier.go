@@ -48,6 +48,16 @@ type Delivery struct {
 	// Impacted is what one request changed, for a Grouping notifier: Event, Old and New
 	// are those of the first. nil for others.
 	Impacted []Impacted
+	Seen     any // what Look of a Looking notifier returned
+}
+
+// Looking is a Notifier that has to read more of the state than the change itself,
+// such as who is in a group.
+type Looking interface {
+	// Look is called before each Deliver, with the leader's state of that moment. What
+	// it returns becomes Delivery.Seen. It must not keep r. An error is as one of
+	// Deliver.
+	Look(r fsm.Reader, d *Delivery) (seen any, err error)
 }
 
 // DeliveryID returns the id of the change at revision for a notifier: a hash

@@ -312,7 +312,7 @@ func vetoed(v *plugins.Veto) *Failure {
 		return invalid(problems...)
 	}
 	if v.Location != "" {
-		return invalid(problem{location: v.Location, name: v.Name, description: v.Message})
+		return invalid(problem{location: v.Location, name: v.Name, noName: v.Name == "", description: v.Message})
 	}
 	f := &Failure{Status: v.HTTPStatus(), Errno: v.Errno, Title: v.Title, Message: v.Message, viewed: true}
 	if f.Errno == 0 {

@@ -16,6 +16,7 @@ import (
 	_ "quinto/plugins/flush"
 	_ "quinto/plugins/gatekeeper"
 	_ "quinto/plugins/history"
+	_ "quinto/plugins/mail"
 	_ "quinto/plugins/openid"
 	_ "quinto/plugins/prometheus"
 	_ "quinto/plugins/queue"

@@ -124,6 +124,7 @@ func kintoOfPlugins() []nameGroup {
 		{"multiauth.policy.*.ask_userinfo multiauth.policy.*.verify_id_token multiauth.policy.*.trust_unverified_email", "the same policy; quinto's own"},
 		{"admin_assets_path", "`kinto.plugins.admin`: folder of the built admin"},
 		{"prometheus_* statsd_*", "`kinto.plugins.prometheus`, `kinto.plugins.statsd`: names, labels and receivers of metrics"},
+		{"mail.*", "`kinto_emailer`: the SMTP server, as pyramid_mailer names it; see plugins.md"},
 		{"history.auto_trim_max_count history.auto_trim_threshold history.auto_trim_user_ids", "`kinto.plugins.history`: how much of it is kept"},
 	}
 }
@@ -140,7 +141,7 @@ func kintoWithoutEffect() []nameGroup {
 		{"multiauth.authorization_policy multiauth.groupfinder", "authorization, always Kinto's own rules"},
 		{"id_generator *_id_generator", "generators of ids of other resources, always Kinto's own"},
 		{"cornice.*", "CORS"},
-		{"attachment.* signer.* kinto-emailer.* mail.* quotas.* changes.* openid.*", "plugins"},
+		{"attachment.* signer.* kinto-emailer.* quotas.* changes.* openid.*", "plugins"},
 		{"sentry_* newrelic_* profiler_enabled profiler_dir", "tracing of the Python server; docs/operations.md says what to use instead"},
 		{"settings_prefix http_api_version initialization_sequence json_renderer logging_renderer transaction_per_request tm.* retry.* pyramid.* " +
 			"debugtoolbar.* handle_exceptions available_languages swagger_file", "internals of the Python server"},

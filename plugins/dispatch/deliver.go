@@ -78,6 +78,9 @@ func (r *runner) deliver(ctx context.Context, j job) (err error) {
 	} else if d.Old, d.New, err = r.bodies(j.event); err != nil {
 		return err
 	}
+	if err = r.look(&d); err != nil {
+		return err
+	}
 	inner, cancel := context.WithTimeout(ctx, r.d.o.DeliverTimeout)
 	defer cancel()
 	defer func() {
@@ -89,6 +92,26 @@ func (r *runner) deliver(ctx context.Context, j job) (err error) {
 	if err = r.n.Deliver(inner, d); err != nil && ctx.Err() != nil {
 		return errFenced // cut off by us
 	}
+	return err
+}
+
+// look lets a Looking notifier read. Errors: errFenced, and its own.
+func (r *runner) look(d *plugins.Delivery) (err error) {
+	n, ok := r.n.(plugins.Looking)
+	if !ok {
+		return nil
+	}
+	v, err := r.d.view(r.term)
+	if err != nil {
+		return fmt.Errorf("%w: %w", errFenced, err)
+	}
+	defer v.Close()
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("notifier panicked: %v", p)
+		}
+	}()
+	d.Seen, err = n.Look(v, d)
 	return err
 }
 

@@ -11,6 +11,7 @@
 #   scripts/lib/tools.sh golangci   golangci-lint, built through the Go module proxy
 #   scripts/lib/tools.sh redis      redis-server, from Debian's packages if absent
 #   scripts/lib/tools.sh nats       nats-server, built through the Go module proxy
+#   scripts/lib/tools.sh smtp       Python: aiosmtpd, in a folder of its own
 #   scripts/lib/tools.sh all        all of them
 #
 # Each prints one line on stdout: the folder (or program) to use. Progress goes to
@@ -91,6 +92,15 @@ tools_install_s3() {
     "$python" -m venv "$TOOLS_CACHE/s3" &&
     "$TOOLS_CACHE/s3/bin/python" -m pip install --quiet --disable-pip-version-check \
       --requirement "$TOOLS_HERE/requirements-s3.txt"
+}
+
+tools_install_smtp() {
+  local python
+  python="$(tools_python)" || return 1
+  rm -rf "$TOOLS_CACHE/smtp" &&
+    "$python" -m venv "$TOOLS_CACHE/smtp" &&
+    "$TOOLS_CACHE/smtp/bin/python" -m pip install --quiet --disable-pip-version-check \
+      --requirement "$TOOLS_HERE/requirements-smtp.txt"
 }
 
 tools_install_npm() {
@@ -193,6 +203,9 @@ tools_golangci() {
 tools_redis() {
   command -v redis-server || { tools_once redis "${REDIS_PACKAGES[*]}" tools_install_redis && echo "$TOOLS_CACHE/bin/redis-server"; }
 }
+tools_smtp() {
+  tools_once smtp "$(tools_key "$TOOLS_HERE/requirements-smtp.txt")" tools_install_smtp && echo "$TOOLS_CACHE/smtp"
+}
 tools_nats() {
   tools_once nats "$NATS_VERSION $(go env GOVERSION)" tools_install_nats && echo "$TOOLS_CACHE/bin/nats-server"
 }
@@ -202,9 +215,9 @@ tools_main() {
   [[ $# -gt 0 ]] || { sed -n '2,/^$/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2; return 2; }
   for name in "$@"; do
     case "$name" in
-      venv | schemathesis | s3 | npm | postgres | browser | golangci | redis | nats) "tools_$name" || return 1 ;;
-      all) tools_main venv schemathesis s3 npm postgres browser golangci redis nats || return 1 ;;
-      *) tools_die "unknown tool '$name': venv, schemathesis, s3, npm, postgres, browser, golangci, redis, nats or all" || return 2 ;;
+      venv | schemathesis | s3 | npm | postgres | browser | golangci | redis | nats | smtp) "tools_$name" || return 1 ;;
+      all) tools_main venv schemathesis s3 npm postgres browser golangci redis nats smtp || return 1 ;;
+      *) tools_die "unknown tool '$name': venv, schemathesis, s3, npm, postgres, browser, golangci, redis, nats, smtp or all" || return 2 ;;
     esac
   done
 }
