@@ -88,6 +88,10 @@ func (n *Node) ChangeMember(ctx context.Context, c Change, say func(string)) (st
 			done, err = n.callChange(ctx, l, &c)
 			return err
 		})
+		if err != nil && c.Action == ActionRemove && c.Name == n.cfg.Name && errors.Is(n.health.fault(), ErrRemoved) {
+			// Nobody answers a removed node; but it was told.
+			return fmt.Sprintf("removed %s, which was asked itself", c.Name), nil
+		}
 		again := errors.Is(err, fsm.ErrNoLeader) || // what is done already is no error:
 			errors.Is(err, fsm.ErrUnknownOutcome) && c.Action != ActionTransfer && ctx.Err() == nil
 		if !again {

@@ -217,13 +217,13 @@ func (f *hooksFlags) show(c *cobra.Command, o hooksOrder) error {
 		return json.NewEncoder(out).Encode(a)
 	}
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	switch {
-	case o.Do == hooksDead:
+	switch o.Do {
+	case hooksDead:
 		fmt.Fprintln(w, "REVISION\tACTION\tPATH\tATTEMPTS\tGIVEN UP\tERROR")
 		for _, l := range a.Dead {
 			fmt.Fprintf(w, "%d\t%s\t%s\t%d\t%s\t%s\n", l.Revision, l.Action, l.Path, l.Attempts, clock(l.Buried), oneLine(errors.New(l.Error)))
 		}
-	case o.Do == hooksDeliveries:
+	case hooksDeliveries:
 		fmt.Fprintln(w, "ENDED\tREVISION\tACTION\tPATH\tATTEMPT\tOUTCOME")
 		for _, d := range a.Deliveries {
 			fmt.Fprintf(w, "%s\t%d\t%s\t%s\t%d\t%s\n", d.Ended.UTC().Format(time.RFC3339), d.Revision, d.Action, d.Path, d.Attempt, cmp.Or(oneLine(errors.New(d.Error)), "taken"))

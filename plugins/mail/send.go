@@ -91,7 +91,7 @@ func (s *server) send(ctx context.Context, l *letter) (taken []string, err error
 	if err != nil {
 		return nil, err
 	}
-	defer conn.Close()
+	defer func() { _ = conn.Close() }()
 	defer context.AfterFunc(ctx, func() { _ = conn.Close() })() // ends what waits
 	if s.implicit {
 		conn = tls.Client(conn, s.tls)

@@ -78,7 +78,7 @@ func (w *world) open(ctx context.Context, dir, cache string) ([]string, error) {
 			return nil, err
 		}
 		_, ports[i], _ = net.SplitHostPort(l.Addr().String())
-		defer l.Close()
+		defer func() { _ = l.Close() }()
 		if err := l.Close(); err != nil {
 			return nil, err
 		}
