@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"quinto/fsm"
@@ -28,8 +29,9 @@ const (
 
 // differences are the names of settings by node.
 type differences struct {
-	mu sync.Mutex
-	by map[string][]string
+	collects atomic.Bool // this node leads and has begun a list of its own
+	mu       sync.Mutex
+	by       map[string][]string
 }
 
 func (d *differences) get() map[string][]string {
@@ -144,7 +146,7 @@ func (n *Node) serveSettings(ctx context.Context, payload []byte) (callStatusCod
 	switch {
 	case !ok || !h.Proven || n.cfg.SettingMarks == nil:
 		return statusRefused, []byte("settings are compared under TLS only")
-	case !n.IsLeader():
+	case !n.IsLeader() || !n.differ.collects.Load(): // a new leader first forgets what it heard as a follower
 		return statusNotLeader, nil
 	}
 	marks, err := decodeMarks(payload)
@@ -171,21 +173,25 @@ func (n *Node) compareSettings() {
 	if n.cfg.TLS == nil || n.cfg.SettingMarks == nil {
 		return
 	}
-	led := false
 	for n.ctx.Err() == nil {
-		wait := compareInterval
-		if leads := n.IsLeader(); leads != led {
-			led = leads
+		led := n.IsLeader()
+		if led && !n.differ.collects.Load() {
 			n.differ.replace(nil) // the others will tell a new leader
 		}
+		n.differ.collects.Store(led)
+		leader, _ := n.currentLeader()
+		wait := compareInterval
 		if !led {
 			if err := n.tellSettings(); err != nil {
 				n.log.Debug("settings not compared yet", "error", err)
 				wait = compareRetry
 			}
 		}
-		for end := time.Now().Add(wait); n.ctx.Err() == nil && n.IsLeader() == led && time.Now().Before(end); {
+		for end := time.Now().Add(wait); n.ctx.Err() == nil && time.Now().Before(end); {
 			pause(n.ctx, compareRetry)
+			if now, _ := n.currentLeader(); now.name != leader.name || n.IsLeader() != led {
+				break
+			}
 		}
 	}
 }
