@@ -24,3 +24,14 @@ def map_path_parameters(context, path_parameters):
     if "id" in named and path in OBJECTS and not (context.operation.method.upper() == "DELETE" and path != list(OBJECTS)[-1]):
         named["id"] = OBJECTS[path]
     return named
+
+
+@schemathesis.hook
+def map_query(context, query):
+    """Has nobody wait long for a change: a long poll is slow on purpose, not a hang."""
+    wait = (query or {}).get("_wait")
+    try:
+        long = float(wait) > 1
+    except (TypeError, ValueError):  # absent, or no number: as generated
+        return query
+    return {**query, "_wait": "1"} if long else query
