@@ -5,7 +5,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -252,15 +254,16 @@ func (c *client) drop(name string) {
 	}
 }
 
+// known returns the peers of now, to be visited without the client's lock.
+func (c *client) known() []*peer {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Collect(maps.Values(c.peers))
+}
+
 // reset closes all connections: this node has become another to its peers.
 func (c *client) reset() {
-	c.mu.Lock()
-	peers := make([]*peer, 0, len(c.peers))
-	for _, p := range c.peers {
-		peers = append(peers, p)
-	}
-	c.mu.Unlock()
-	for _, p := range peers {
+	for _, p := range c.known() {
 		p.mu.Lock()
 		if p.conn != nil {
 			_ = p.conn.Close()
@@ -273,13 +276,7 @@ func (c *client) reset() {
 // retire takes all connections out of use and closes each once no call waits on it:
 // the next call dials anew, with new certificates.
 func (c *client) retire() {
-	c.mu.Lock()
-	peers := make([]*peer, 0, len(c.peers))
-	for _, p := range c.peers {
-		peers = append(peers, p)
-	}
-	c.mu.Unlock()
-	for _, p := range peers {
+	for _, p := range c.known() {
 		p.mu.Lock()
 		old := p.conn
 		p.conn = nil

@@ -188,7 +188,7 @@ func TestRebuildAfterACrash(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	got, err := stable.GetUint64([]byte(keyTerm))
+	got, err := stable.GetUint64([]byte(raftTermKey))
 	if err = errors.Join(err, closeLog()); err != nil || got != term {
 		t.Errorf("term %d, was %d: %v", got, term, err)
 	}

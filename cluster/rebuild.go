@@ -14,7 +14,7 @@ import (
 
 // What Raft keeps in the stable store: a node that forgot its vote could vote twice.
 var (
-	voteNumbers = []string{keyTerm, "LastVoteTerm"}
+	voteNumbers = []string{raftTermKey, "LastVoteTerm"}
 	voteBytes   = []string{"LastVoteCand"}
 )
 
@@ -82,7 +82,7 @@ func copyVote(from, to *Config) error {
 		switch {
 		case getErr == nil:
 			err = errors.Join(err, made.SetUint64([]byte(key), v))
-		case getErr.Error() != errKeyNotFound.Error() || key == keyTerm:
+		case getErr.Error() != errKeyNotFound.Error() || key == raftTermKey:
 			err = errors.Join(err, fmt.Errorf("cluster: %w: %s: %w", ErrDamaged, key, getErr))
 		}
 	}

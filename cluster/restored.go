@@ -24,9 +24,6 @@ const (
 // has other nodes, so it forgets them.
 func MembershipSettings() []string { return []string{nodeSetting, removedSetting, noVoteSetting} }
 
-// keyTerm is Raft's name of the current term in the stable store.
-const keyTerm = "CurrentTerm"
-
 // RestoredMeta is the snapshot that a restored state is in a cluster whose only
 // member is name. addr is its cluster address; the node corrects it at its start.
 func RestoredMeta(name, addr string) raft.SnapshotMeta {
@@ -50,7 +47,7 @@ func FoundRestored(cfg Config, cluster string, st *store.Store) error {
 		return err
 	}
 	// Else the first election would be of the term that the snapshot is of.
-	err = stable.SetUint64([]byte(keyTerm), RestoredTerm)
+	err = stable.SetUint64([]byte(raftTermKey), RestoredTerm)
 	if err = errors.Join(err, closeLog()); err != nil {
 		return err
 	}
