@@ -91,7 +91,7 @@ func (c *check) count() {
 			r.Reads++
 		case o.Unknown:
 			r.Unknown++
-		case o.acked():
+		case o.Acked():
 			r.Acked++
 			if o.Tries > 1 {
 				r.Retried++
@@ -116,8 +116,8 @@ func (o *Op) reads() bool {
 // answered: the state decided, for or against.
 func (o *Op) answered() bool { return !o.Unknown && o.Status >= 200 && o.Status < 500 }
 
-// acked writes have an effect.
-func (o *Op) acked() bool { return !o.reads() && !o.Unknown && o.Status >= 200 && o.Status < 300 }
+// Acked says that o is a write, which has an effect.
+func (o *Op) Acked() bool { return !o.reads() && !o.Unknown && o.Status >= 200 && o.Status < 300 }
 
 // refused writes were said to have none, whatever the state.
 func (o *Op) refused() bool { return !o.reads() && !o.Unknown && o.Status >= 500 }

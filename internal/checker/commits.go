@@ -123,7 +123,7 @@ func (c *check) durability() {
 				}
 			}
 		}
-		if o.acked() && c.log.whole {
+		if o.Acked() && c.log.whole {
 			c.committed(o)
 		}
 	}
@@ -182,7 +182,7 @@ func (c *check) finalsByAnswers() {
 	}
 	newest := map[string]last{}
 	for _, o := range c.h.Ops {
-		if !o.acked() {
+		if !o.Acked() {
 			continue
 		}
 		for i := range o.Parts {

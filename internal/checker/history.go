@@ -170,7 +170,8 @@ type History struct {
 	Finals []*Final
 }
 
-func (h *History) add(l *Line) {
+// Add puts a line into the history. It is not safe for concurrent use.
+func (h *History) Add(l *Line) {
 	switch {
 	case l.Run != nil:
 		h.Run = *l.Run
@@ -189,6 +190,30 @@ func (h *History) add(l *Line) {
 	}
 }
 
+// Lines are what a Recorder is given to write the history.
+func (h *History) Lines() []*Line {
+	all := []*Line{{Run: &h.Run}}
+	for _, o := range h.Ops {
+		all = append(all, &Line{Op: o})
+	}
+	for _, p := range h.Polls {
+		all = append(all, &Line{Poll: p})
+	}
+	for _, k := range h.Hooks {
+		all = append(all, &Line{Hook: k})
+	}
+	for _, f := range h.Faults {
+		all = append(all, &Line{Fault: f})
+	}
+	for _, k := range h.Hashes {
+		all = append(all, &Line{Hash: k})
+	}
+	for _, f := range h.Finals {
+		all = append(all, &Line{Final: f})
+	}
+	return all
+}
+
 // Load reads a history. A last line that was cut off is an error too: such a run
 // says nothing.
 func Load(r io.Reader) (*History, error) {
@@ -200,7 +225,7 @@ func Load(r io.Reader) (*History, error) {
 		if err := json.Unmarshal(s.Bytes(), &l); err != nil {
 			return nil, fmt.Errorf("checker: line %d: %w", n, err)
 		}
-		h.add(&l)
+		h.Add(&l)
 	}
 	return h, s.Err()
 }

@@ -23,8 +23,8 @@ func (c *check) order() {
 		if !o.answered() || o.Revision == 0 || o.Stale {
 			continue
 		}
-		all = append(all, seen{o.Return, o.Call, o.Revision, o.acked(), o.String})
-		if !o.acked() {
+		all = append(all, seen{o.Return, o.Call, o.Revision, o.Acked(), o.String})
+		if !o.Acked() {
 			continue
 		}
 		if other := byRev[o.Revision]; other != nil {
@@ -74,7 +74,7 @@ func (c *check) compareAndSet() {
 	}
 	won := map[key]*Op{}
 	for _, o := range c.h.Ops {
-		if !o.acked() {
+		if !o.Acked() {
 			continue
 		}
 		for _, p := range o.Parts {
@@ -147,7 +147,7 @@ func (c *check) atomicity() {
 			continue
 		}
 		// Of an unknown outcome the times of deletions are not known.
-		if o.acked() && (n != len(o.Parts) || int(s.to-s.from)+1 != n) {
+		if o.Acked() && (n != len(o.Parts) || int(s.to-s.from)+1 != n) {
 			c.violated(Atomicity, "%d of %d parts in revisions %d to %d: %s", n, len(o.Parts), s.from, s.to, o)
 		}
 		if o.Unknown && !slices.ContainsFunc(o.Parts, func(p Part) bool { return p.Kind == Delete }) && n != len(o.Parts) {
@@ -220,7 +220,7 @@ func (c *check) once() {
 func (c *check) liveness() {
 	var acks []int64
 	for _, o := range c.h.Ops {
-		if o.acked() {
+		if o.Acked() {
 			acks = append(acks, o.Return)
 		}
 	}

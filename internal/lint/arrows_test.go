@@ -46,6 +46,7 @@ var arrows = []arrow{
 	{"internal/transfer", []string{"fsm", "api/resource"}, "data comes in by Kinto's own rules about kinds and ids, through the log, and by no other way"},
 	{"internal/backup", []string{"fsm", "fsm/store"}, "an archive is made of bytes of the store: what is done with it is wired above"},
 	{"internal/testcluster", []string{"*"}, ""},
+	{"internal/clients", []string{"internal/checker"}, "the clients of the tests know the protocol and what a history is, and reach nodes as they are told"},
 	{"internal/checker", nil, "the judge knows what is promised, not how it is done"},
 	{"internal/lint", nil, "the rules do not depend on what they judge"},
 	{"scripts/*", []string{"*"}, ""},

@@ -13,6 +13,7 @@ import (
 	"sync"
 	"time"
 
+	"quinto/internal/clients"
 	"quinto/internal/testcluster"
 )
 
@@ -80,11 +81,11 @@ func (g *gauge) write(r *rand.Rand, worker int) {
 	nodes := g.w.cluster.Nodes
 	node := worker % len(nodes)
 	for i := 0; g.wait(gaugePause); i++ {
-		req := &request{method: http.MethodPut, path: fmt.Sprintf("%s/w%d-%d", recordsPath, worker, i%100), user: owner,
-			body: fmt.Appendf(nil, `{"data":{"v":"%d"}}`, i), header: map[string]string{"Idempotency-Key": fmt.Sprintf("%d-%d", worker, i)}}
+		req := &clients.Request{Method: http.MethodPut, Path: fmt.Sprintf("%s/w%d-%d", clients.RecordsPath, worker, i%100), User: clients.Owner,
+			Body: fmt.Appendf(nil, `{"data":{"v":"%d"}}`, i), Header: map[string]string{"Idempotency-Key": fmt.Sprintf("%d-%d", worker, i)}}
 		for {
 			a := send(nodes[node], req, gaugeTimeout)
-			if a.decided() {
+			if a.Decided() {
 				break
 			}
 			node = (node + 1 + r.IntN(len(nodes)-1)) % len(nodes)
@@ -99,7 +100,7 @@ func (g *gauge) write(r *rand.Rand, worker int) {
 }
 
 func (g *gauge) read(n *testcluster.Node) {
-	req := &request{method: http.MethodGet, path: collectionPath, user: owner, header: map[string]string{"Quinto-Consistency": "stale"}}
+	req := &clients.Request{Method: http.MethodGet, Path: clients.CollectionPath, User: clients.Owner, Header: map[string]string{"Quinto-Consistency": "stale"}}
 	for g.wait(staleEvery) {
 		g.mu.Lock()
 		down := g.down[n.Name]
@@ -115,8 +116,8 @@ func (g *gauge) read(n *testcluster.Node) {
 		g.mu.Lock()
 		switch {
 		case g.down[n.Name]:
-		case !a.decided(): // a 404 is an answer: a node that has just started shows an older state
-			g.failed = append(g.failed, fmt.Sprintf("%s: %d %v %.100s", n.Name, a.status, a.err, a.body))
+		case !a.Decided(): // a 404 is an answer: a node that has just started shows an older state
+			g.failed = append(g.failed, fmt.Sprintf("%s: %d %v %.100s", n.Name, a.Status, a.Err, a.Body))
 		default:
 			if last := g.lastRead[n.Name]; !last.IsZero() {
 				g.longest = max(g.longest, now.Sub(last))

@@ -101,6 +101,7 @@ func (o *options) report(all []*outcome) error {
 // table is the report in Markdown.
 func (o *options) table(all []*outcome) string {
 	var b strings.Builder
+	load := loadOptions(0, time.Time{}, nil)
 	var acked, retried, replayed, unknown, reads, polls, deliveries int
 	for _, out := range all {
 		if r := out.report; r != nil {
@@ -121,7 +122,7 @@ In all: %d writes acknowledged (%d after retries, %d sent again once more to com
 
 | fault | nodes | acknowledged | unknown | longest outage | recovery | verdict |
 | --- | --- | --- | --- | --- | --- | --- |
-`, "`make faults`", runtime.GOOS, runtime.GOARCH, runtime.NumCPU(), writers, pollers, acked, retried, replayed, unknown, reads, polls, deliveries)
+`, "`make faults`", runtime.GOOS, runtime.GOARCH, runtime.NumCPU(), load.Writers, load.Pollers, acked, retried, replayed, unknown, reads, polls, deliveries)
 	for _, out := range all {
 		if out.report == nil {
 			fmt.Fprintf(&b, "| %s | %d | | | | | %s |\n", out.harm.name, out.nodes, out.verdict())

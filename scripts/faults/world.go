@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"quinto/internal/checker"
+	"quinto/internal/clients"
 	"quinto/internal/testcluster"
 )
 
@@ -29,7 +30,7 @@ type world struct {
 	cluster *testcluster.Cluster
 	network *testcluster.Network // nil: loopback
 	disks   []*disk              // of the nodes; nil: the folder's own
-	load    *load
+	load    *clients.Load
 	hooks   *receiver
 	rec     *checker.Recorder
 	start   time.Time
@@ -76,11 +77,11 @@ func (w *world) play(ctx context.Context, nodes int, history string) error {
 	if err := w.open(ctx, nodes, history); err != nil {
 		return err
 	}
-	w.load.run()
-	all := w.load.newPollers()
-	w.load.follow(all)
+	w.load.Run()
+	all := w.load.NewPollers()
+	w.load.Follow(all)
 	err := w.harmed(ctx)
-	w.load.end()
+	w.load.End()
 	return errors.Join(err, w.calm(ctx, all))
 }
 
@@ -98,8 +99,8 @@ func (w *world) open(ctx context.Context, nodes int, history string) error {
 	}
 	w.start = time.Now()
 	w.rec.Add(&checker.Line{Run: &checker.Run{Name: w.harm.name, Seed: w.seed, Nodes: nodes, RecoverWithin: int64(w.o.recover), Start: w.start.UnixMilli()}})
-	w.load = newLoad(nil, w.rec, w.start, w.seed)
-	w.hooks = &receiver{load: w.load}
+	w.load = clients.New(loadOptions(w.seed, w.start, w.rec))
+	w.hooks = &receiver{Load: w.load}
 	hook := fmt.Sprintf("http://127.0.0.1:%d%s", hookPort, hookPath)
 	if w.o.network {
 		if w.network, err = testcluster.NewNetwork(w.seed); err != nil {
@@ -123,7 +124,7 @@ func (w *world) open(ctx context.Context, nodes int, history string) error {
 	if err := w.cluster.Start(ctx); err != nil {
 		return err
 	}
-	w.load.nodes = append(w.load.nodes, w.cluster.Nodes...)
+	w.load.Use(httpNodes(w.cluster.Nodes))
 	return w.prepare(ctx)
 }
 
@@ -146,13 +147,13 @@ func (w *world) furnish(n *testcluster.Node) error {
 
 // prepare makes what the load writes into.
 func (w *world) prepare(ctx context.Context) error {
-	for _, r := range []request{
-		{method: http.MethodPut, path: bucketPath, user: owner},
-		{method: http.MethodPut, path: collectionPath, user: owner},
+	for _, r := range []clients.Request{
+		{Method: http.MethodPut, Path: clients.BucketPath, User: clients.Owner},
+		{Method: http.MethodPut, Path: clients.CollectionPath, User: clients.Owner},
 	} {
 		a := send(w.cluster.Nodes[0], &r, 10*time.Second)
-		if a.err != nil || a.status >= 300 {
-			return fmt.Errorf("PUT %s: %d %s %w", r.path, a.status, a.body, a.err)
+		if a.Err != nil || a.Status >= 300 {
+			return fmt.Errorf("PUT %s: %d %s %w", r.Path, a.Status, a.Body, a.Err)
 		}
 	}
 	return ctx.Err()
@@ -164,7 +165,7 @@ func (w *world) harmed(ctx context.Context) error {
 		return err
 	}
 	for range max(w.harm.times, 1) {
-		f := checker.Fault{Name: w.harm.name, Begin: w.load.now()}
+		f := checker.Fault{Name: w.harm.name, Begin: w.load.Now()}
 		target, heal, err := w.harm.do(ctx, w)
 		f.Target = target
 		if err != nil {
@@ -178,7 +179,7 @@ func (w *world) harmed(ctx context.Context) error {
 				return fmt.Errorf("%s: healing: %w", w.harm.name, err)
 			}
 		}
-		f.Healed = w.load.now()
+		f.Healed = w.load.Now()
 		w.rec.Add(&checker.Line{Fault: &f})
 		if err := pause(ctx, w.o.after); err != nil {
 			return err
@@ -188,7 +189,7 @@ func (w *world) harmed(ctx context.Context) error {
 }
 
 // calm waits until all nodes are at rest with one state and writes it down.
-func (w *world) calm(ctx context.Context, all []*poller) error {
+func (w *world) calm(ctx context.Context, all []*clients.Poller) error {
 	ctx, cancel := context.WithTimeout(ctx, calmLimit)
 	defer cancel()
 	live, notReady := w.ready(ctx)
@@ -217,8 +218,8 @@ func (w *world) ready(ctx context.Context) (live []*testcluster.Node, err error)
 }
 
 // rest writes down what the nodes hold at rest.
-func (w *world) rest(ctx context.Context, live []*testcluster.Node, all []*poller) error {
-	w.load.nodes = live
+func (w *world) rest(ctx context.Context, live []*testcluster.Node, all []*clients.Poller) error {
+	w.load.Use(httpNodes(live))
 	short, cancel := context.WithTimeout(ctx, calmLimit/3)
 	defer cancel()
 	hashes, unequal := w.cluster.SameHashes(short)
@@ -226,7 +227,7 @@ func (w *world) rest(ctx context.Context, live []*testcluster.Node, all []*polle
 		w.rec.Add(&checker.Line{Hash: &checker.Hash{Node: h.Name, Applied: h.Applied, Revision: h.Revision, State: h.State, Full: h.Full}})
 	}
 	for _, p := range all {
-		for tries := 0; !p.poll() && tries < 200; tries++ {
+		for tries := 0; !p.Poll() && tries < 200; tries++ {
 			if err := ctx.Err(); err != nil {
 				return errors.Join(unequal, fmt.Errorf("a poller comes to no end: %w", err))
 			}
@@ -234,7 +235,7 @@ func (w *world) rest(ctx context.Context, live []*testcluster.Node, all []*polle
 	}
 	var revision uint64
 	for _, n := range live {
-		f, err := w.load.final(n)
+		f, err := w.load.Final(httpNode{n})
 		if err != nil {
 			return errors.Join(unequal, err)
 		}
