@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/memberlist"
 	"github.com/hashicorp/raft"
 
 	"quinto/internal/certs"
@@ -147,6 +148,11 @@ type Config struct {
 	Logger hclog.Logger
 	// WrapLog lets a test put faults under the log; nil: none.
 	WrapLog func(raft.LogStore) raft.LogStore
+	// OpenLog gives a simulation's log and stable store, and what closes them, in place
+	// of files in DataDir; nil: those.
+	OpenLog func() (raft.LogStore, raft.StableStore, func() error, error)
+	// GossipTransport carries gossip in a simulation; nil: the network.
+	GossipTransport memberlist.Transport
 }
 
 func orDuration(v *time.Duration, d time.Duration) {

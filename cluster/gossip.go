@@ -99,6 +99,7 @@ func gossipConfig(c *Config, g *gossip) (*memberlist.Config, error) {
 	}
 	mc.Name, mc.BindAddr, mc.BindPort = c.Name, host, int(port)
 	mc.AdvertiseAddr, mc.AdvertisePort = host, int(port)
+	mc.Transport = c.GossipTransport
 	mc.Label = c.GossipLabel // without keys too: clusters that meet by mistake stay apart
 	if c.GossipKeys != nil {
 		keys := c.GossipKeys.Keys()

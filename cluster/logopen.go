@@ -39,6 +39,13 @@ func openLog(c *Config) (*logStore, *stableStore, func() error, error) {
 		m := raft.NewInmemStore()
 		return newLogStore(c.WrapLog(m)), &stableStore{inner: m}, func() error { return nil }, nil
 	}
+	if c.OpenLog != nil {
+		log, stable, end, err := c.OpenLog()
+		if err != nil {
+			return nil, nil, nil, fmt.Errorf("cluster: Raft log: %w", err)
+		}
+		return newLogStore(c.WrapLog(log)), &stableStore{inner: stable}, end, nil
+	}
 	if c.LogStore == LogWAL {
 		return openWAL(c)
 	}
