@@ -129,6 +129,14 @@ faults-small: ## the tests in short form, and a few harms that differ from commi
 	go test -count=1 -short -timeout 20m $(CLUSTER_TESTS)
 	$(call script,faults) --small --seed $(SEED) --recover 20s
 
+.PHONY: sim
+sim: ## 500 seeds of clusters on a simulated network, disk and clock (docs/results/sim.md); SEED=n begins elsewhere
+	$(call script,sim) --seeds 500 --from $(SEED) --out docs/results/sim.md
+
+.PHONY: sim-small
+sim-small: ## 100 of them, others at each commit
+	$(call script,sim) --seeds 100 --from $(SEED)
+
 .PHONY: faults-notify
 faults-notify: build notify-tools ## the leader killed 20 times between a delivery and its note: Redis, NATS and mail get everything, in order
 	go test -count=1 ./plugins/queue ./plugins/mail
