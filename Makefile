@@ -207,6 +207,14 @@ bench: build ## figures beside real Kinto on PostgreSQL, as ratios
 bench-live: build ## 10,000 live streams on one node: memory, time to reach all, cost for writers
 	$(call script,benchlive) --quinto $(BIN)
 
+.PHONY: bench-notify
+bench-notify: build ## webhooks: events a second, time from a write to its delivery, dead receivers, a failover (docs/results/notify.md)
+	$(call script,benchnotify) --quinto $(BIN)
+
+.PHONY: bench-notify-small
+bench-notify-small: build ## the same in half a minute, printed only
+	$(call script,benchnotify) --quinto $(BIN) --small
+
 .PHONY: bench-big
 bench-big: build ## one node with 1,000,000 records: restart after kill -9, memory
 	$(call script,bench) --big --only '^big$$' --out docs/results/bench.md
