@@ -49,10 +49,23 @@ func (r *runner) progress() progress {
 	return p
 }
 
+// saveRest logs the progress as soon as all is delivered that can be, once in an interval:
+// what comes seldom is noted at once, and a leader that reigns for less than an interval
+// leaves something behind too.
+func (r *runner) saveRest(ctx context.Context) {
+	if r.unsaved && r.busy == 0 && len(r.ready) == 0 && time.Since(r.looked) >= r.d.o.CursorInterval {
+		r.save(ctx)
+	}
+}
+
 // save begins to log the progress, unless it is logged or an entry is under way.
 func (r *runner) save(ctx context.Context) {
+	if r.saving {
+		return
+	}
+	r.unsaved, r.looked = false, time.Now()
 	p := r.progress()
-	if r.saving || p.equal(r.logged) {
+	if p.equal(r.logged) {
 		return
 	}
 	r.saving, r.pending, r.proposed = true, p, p.cursor

@@ -362,6 +362,28 @@ func TestCloseAndFlushLogTheCursor(t *testing.T) {
 	}
 }
 
+// A leader that ends before its first tick has noted what it had delivered in full.
+func TestCursorIsLoggedOnceAllIsDelivered(t *testing.T) {
+	c := newCluster(t)
+	r := &receiver{name: "hook"}
+	a, b := &node{c}, &node{c}
+	c.lead(a)
+	o := quick(a, r)
+	o.CursorInterval = time.Hour
+	start(t, o)
+	until(t, "registration", func() bool { return c.notifier("hook").Name != "" })
+	c.write(put(record(0, 0), `{}`))
+	until(t, "the cursor", func() bool { return c.notifier("hook").Cursor == 1 })
+	c.lead(b)
+	o.Leader = b
+	start(t, o)
+	c.write(put(record(0, 1), `{}`))
+	until(t, "the second cursor", func() bool { return c.notifier("hook").Cursor == 2 })
+	if got := r.taken(); len(got) != 2 {
+		t.Errorf("%d deliveries of 2 changes", len(got))
+	}
+}
+
 // The cursor is logged rarely, whatever is delivered.
 func TestCursorIsLoggedRarely(t *testing.T) {
 	c := newCluster(t)

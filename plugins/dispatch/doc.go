@@ -24,8 +24,8 @@
 //
 // # Trade-offs
 //
-// The cursor is logged at most once a second: a crash repeats up to about a
-// second of deliveries. Backoff and failure counts are not replicated: a new
+// The cursor is logged about once a second, and when all is delivered after a
+// second without: a crash repeats up to about a second of deliveries. Backoff and failure counts are not replicated: a new
 // leader tries at once. Retention ends at a hard cap even when a notifier has
 // not seen the events; that notifier is then marked as lagged, loudly.
 package dispatch

@@ -53,6 +53,8 @@ type runner struct {
 	saving   bool         // one is under way
 	pending  progress     // what it says
 	proposed fsm.Revision // highest cursor that an entry said
+	unsaved  bool         // something was settled since the last look at the progress
+	looked   time.Time    // when that was
 	paused   time.Time    // no deliveries before
 	broken   time.Time    // no reading before: the last one failed
 	counts   counts       // for Status
@@ -113,6 +115,9 @@ func (r *runner) run(ctx context.Context) {
 		if r.stopped && r.busy == 0 {
 			break
 		}
+		if !more {
+			r.saveRest(ctx)
+		}
 		alarm.Reset(r.nextAlarm())
 		if !r.await(ctx, side, tick.C, alarm.C, more) {
 			break
@@ -171,7 +176,9 @@ func (r *runner) await(ctx, side context.Context, tick, alarm <-chan time.Time, 
 	case <-alarm:
 	case <-tick:
 		r.control(side)
-		r.save(ctx)
+		if time.Since(r.looked) >= r.d.o.CursorInterval/2 { // else saveRest was here just now
+			r.save(ctx)
+		}
 		r.publish()
 	case err := <-r.saved:
 		r.noteSaved(err)
@@ -261,6 +268,7 @@ func (r *runner) send(l *lane, again bool) {
 // settle takes the outcome of one job.
 func (r *runner) settle(res result) {
 	l := res.lane
+	r.unsaved = true
 	r.busy--
 	if res.again {
 		r.retrying--
