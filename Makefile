@@ -138,7 +138,7 @@ sim-small: ## 100 of them, others at each commit
 	$(call script,sim) --seeds 100 --from $(SEED)
 
 .PHONY: faults-notify
-faults-notify: build notify-tools ## the leader killed 20 times between a delivery and its note: Redis, NATS and mail get everything, in order
+faults-notify: build notify-tools ## the leader killed 20 times between a delivery and its note: webhooks, Redis, NATS and mail get everything, in order
 	go test -count=1 ./plugins/queue ./plugins/mail
 	$(call script,notify) --quinto $(BIN) --kills 20 --seed $(SEED)
 
@@ -148,7 +148,7 @@ faults-notify-small: build notify-tools ## the same with three kills
 
 .PHONY: notify-tools
 notify-tools:
-	@scripts/lib/tools.sh redis nats smtp >/dev/null
+	@scripts/lib/tools.sh redis nats smtp postfix >/dev/null
 
 .PHONY: mutants
 mutants: ## planted faults, each of which the judge of `make faults` must find (docs/results/mutants.md)

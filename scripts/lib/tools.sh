@@ -12,6 +12,7 @@
 #   scripts/lib/tools.sh redis      redis-server, from Debian's packages if absent
 #   scripts/lib/tools.sh nats       nats-server, built through the Go module proxy
 #   scripts/lib/tools.sh smtp       Python: aiosmtpd, in a folder of its own
+#   scripts/lib/tools.sh postfix    Postfix, a whole mail server, from Debian's packages; it is not set up
 #   scripts/lib/tools.sh all        all of them
 #
 # Each prints one line on stdout: the folder (or program) to use. Progress goes to
@@ -25,6 +26,7 @@ TOOLS_CACHE="${QUINTO_CACHE:-$TOOLS_ROOT/.cache}"
 GOLANGCI_VERSION="v2.15.0"
 NATS_VERSION="v2.15.2"
 REDIS_PACKAGES=(redis-tools libjemalloc2 liblzf1 liblua5.1-0 lua-bitop lua-cjson libatomic1)
+POSTFIX_PACKAGES=(postfix libicu72 libnsl2 libtirpc3 libdb5.3 libsasl2-2)
 # How long one caller waits for another one that is installing.
 TOOLS_LOCK_SECONDS=1200
 
@@ -157,18 +159,31 @@ tools_install_golangci() {
       go install "github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$GOLANGCI_VERSION"
 }
 
-# Redis is taken apart below the cache: that needs no root, and starts no service.
-tools_install_redis() {
-  local packages="$TOOLS_CACHE/redis/packages" deb
-  command -v apt-get >/dev/null || tools_die "Redis is missing: install redis-server" || return 1
-  rm -rf "$TOOLS_CACHE/redis" && mkdir -p "$packages" "$TOOLS_CACHE/bin" || return 1
+# tools_unpack FOLDER PACKAGE...: takes Debian's packages apart below the cache. That needs
+# no root, changes nothing of the machine and starts no service.
+tools_unpack() {
+  local folder="$TOOLS_CACHE/$1" deb
+  shift
+  command -v apt-get >/dev/null || tools_die "Debian's packages are missing: install $1" || return 1
+  rm -rf "$folder" && mkdir -p "$folder/packages" "$TOOLS_CACHE/bin" || return 1
   # A machine that has never asked has no lists yet.
-  (cd "$packages" && { apt-get download -qq "${REDIS_PACKAGES[@]}" || { apt-get update -qq && apt-get download -qq "${REDIS_PACKAGES[@]}"; }; }) || return 1
-  for deb in "$packages"/*.deb; do dpkg -x "$deb" "$TOOLS_CACHE/redis" || return 1; done
+  (cd "$folder/packages" && { apt-get download -qq "$@" || { apt-get update -qq && apt-get download -qq "$@"; }; }) || return 1
+  for deb in "$folder"/packages/*.deb; do dpkg -x "$deb" "$folder" || return 1; done
+  rm -rf "$folder/packages"
+}
+
+tools_install_redis() {
+  tools_unpack redis "${REDIS_PACKAGES[@]}" || return 1
   # The server is a link to this program in Debian too: it goes by its name.
   ln -sf redis-check-rdb "$TOOLS_CACHE/redis/usr/bin/redis-server"
   printf '#!/bin/sh\nLD_LIBRARY_PATH="$(echo "%s"/redis/usr/lib/*-linux-gnu)" exec "%s/redis/usr/bin/redis-server" "$@"\n' "$TOOLS_CACHE" "$TOOLS_CACHE" \
     >"$TOOLS_CACHE/bin/redis-server" && chmod +x "$TOOLS_CACHE/bin/redis-server" && "$TOOLS_CACHE/bin/redis-server" --version
+}
+
+# Its libraries lie beside its own, where scripts/notify tells it to look.
+tools_install_postfix() {
+  tools_unpack postfix "${POSTFIX_PACKAGES[@]}" &&
+    cp -a "$TOOLS_CACHE"/postfix/usr/lib/*-linux-gnu/*.so* "$TOOLS_CACHE/postfix/usr/lib/postfix/"
 }
 
 tools_install_nats() {
@@ -203,6 +218,9 @@ tools_golangci() {
 tools_redis() {
   command -v redis-server || { tools_once redis "${REDIS_PACKAGES[*]}" tools_install_redis && echo "$TOOLS_CACHE/bin/redis-server"; }
 }
+tools_postfix() {
+  tools_once postfix "${POSTFIX_PACKAGES[*]}" tools_install_postfix && echo "$TOOLS_CACHE/postfix"
+}
 tools_smtp() {
   tools_once smtp "$(tools_key "$TOOLS_HERE/requirements-smtp.txt")" tools_install_smtp && echo "$TOOLS_CACHE/smtp"
 }
@@ -215,9 +233,9 @@ tools_main() {
   [[ $# -gt 0 ]] || { sed -n '2,/^$/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2; return 2; }
   for name in "$@"; do
     case "$name" in
-      venv | schemathesis | s3 | npm | postgres | browser | golangci | redis | nats | smtp) "tools_$name" || return 1 ;;
-      all) tools_main venv schemathesis s3 npm postgres browser golangci redis nats smtp || return 1 ;;
-      *) tools_die "unknown tool '$name': venv, schemathesis, s3, npm, postgres, browser, golangci, redis, nats, smtp or all" || return 2 ;;
+      venv | schemathesis | s3 | npm | postgres | browser | golangci | redis | nats | smtp | postfix) "tools_$name" || return 1 ;;
+      all) tools_main venv schemathesis s3 npm postgres browser golangci redis nats smtp postfix || return 1 ;;
+      *) tools_die "unknown tool '$name': venv, schemathesis, s3, npm, postgres, browser, golangci, redis, nats, smtp, postfix or all" || return 2 ;;
     esac
   done
 }

@@ -6,12 +6,14 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -35,12 +37,15 @@ type channel interface {
 // server is a process of a receiver, which keeps its data when it is killed.
 type server struct {
 	args []string
+	env  []string
 	addr string
 	cmd  *exec.Cmd
 }
 
 func (s *server) start() error {
 	s.cmd = exec.Command(s.args[0], s.args[1:]...)
+	s.cmd.Env = append(os.Environ(), s.env...)
+	s.cmd.SysProcAttr = ownSession
 	if err := s.cmd.Start(); err != nil {
 		return err
 	}
@@ -53,45 +58,71 @@ func (s *server) start() error {
 	return fmt.Errorf("%s does not listen on %s", s.args[0], s.addr)
 }
 
+// stop kills it with all that it has started.
 func (s *server) stop() {
 	if s.cmd != nil && s.cmd.Process != nil {
-		_ = s.cmd.Process.Kill()
+		_ = syscall.Kill(-s.cmd.Process.Pid, syscall.SIGKILL) // may have ended
 		_ = s.cmd.Wait()
 	}
 }
 
-// open starts the servers and returns the settings of the cluster.
-func (w *world) open(ctx context.Context, dir, cache string) ([]string, error) {
-	tool := func(parts ...string) string {
-		path := filepath.Join(append([]string{cache}, parts...)...)
-		if _, err := os.Stat(path); err != nil && parts[0] == "bin" {
-			if found, err := exec.LookPath(parts[1]); err == nil {
-				return found
-			}
+// freePort is below those that the kernel gives away, so that it stays free while its
+// owner is away.
+func freePort(chance *rand.Rand) (string, error) {
+	var err error
+	for range 100 {
+		var l net.Listener
+		if l, err = net.Listen("tcp4", fmt.Sprintf("127.0.0.1:%d", 20000+(chance.IntN(10000)+os.Getpid())%10000)); err != nil {
+			continue
 		}
-		return path
+		_, port, _ := net.SplitHostPort(l.Addr().String())
+		return port, l.Close()
 	}
+	return "", err
+}
+
+// tools are where scripts/lib/tools.sh has installed.
+type tools string
+
+func (t tools) program(name string) string {
+	path := filepath.Join(string(t), "bin", name)
+	if _, err := os.Stat(path); err != nil {
+		if found, err := exec.LookPath(name); err == nil {
+			return found
+		}
+	}
+	return path
+}
+
+func (w *world) serve(s *server) error {
+	w.servers = append(w.servers, s)
+	return s.start()
+}
+
+func mailSettings(port string) []string {
+	return []string{"kinto.includes = kinto_emailer", "mail.host = 127.0.0.1", "mail.port = " + port, "mail.default_sender = kinto@example.com"}
+}
+
+// openAll starts the receivers of all kinds and returns the settings of the cluster; the
+// mail goes to aiosmtpd, which refuses some of it for the moment.
+func (w *world) openAll(ctx context.Context, dir string, t tools) (settings []string, err error) {
+	if w.hook, err = newHook(w.chance); err != nil {
+		return nil, err
+	}
+	w.channels = append(w.channels, w.hook)
 	ports := make([]string, 3)
 	for i := range ports {
-		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 20000+w.chance.IntN(5000)+5000*(i%2)+os.Getpid()%2000))
-		if err != nil {
-			return nil, err
-		}
-		_, ports[i], _ = net.SplitHostPort(l.Addr().String())
-		defer func() { _ = l.Close() }()
-		if err := l.Close(); err != nil {
+		if ports[i], err = freePort(w.chance); err != nil {
 			return nil, err
 		}
 	}
 	mails := filepath.Join(dir, "mails")
 	for i, args := range [][]string{
-		{tool("bin", "redis-server"), "--port", ports[0], "--bind", "127.0.0.1", "--dir", dir, "--appendonly", "yes", "--appendfsync", "always", "--save", ""},
-		{tool("bin", "nats-server"), "-a", "127.0.0.1", "-p", ports[1], "-js", "-sd", filepath.Join(dir, "nats")},
-		{tool("smtp", "bin", "python"), "-B", filepath.Join("scripts", "lib", "smtp", "server.py"), "--port", ports[2], "--out", mails, "--fail-every", "17"},
+		{t.program("redis-server"), "--port", ports[0], "--bind", "127.0.0.1", "--dir", dir, "--appendonly", "yes", "--appendfsync", "always", "--save", ""},
+		{t.program("nats-server"), "-a", "127.0.0.1", "-p", ports[1], "-js", "-sd", filepath.Join(dir, "nats")},
+		{filepath.Join(string(t), "smtp", "bin", "python"), "-B", filepath.Join("scripts", "lib", "smtp", "server.py"), "--port", ports[2], "--out", mails, "--fail-every", "17"},
 	} {
-		s := &server{args: args, addr: "127.0.0.1:" + ports[i]}
-		w.servers = append(w.servers, s)
-		if err := s.start(); err != nil {
+		if err := w.serve(&server{args: args, addr: "127.0.0.1:" + ports[i]}); err != nil {
 			return nil, err
 		}
 	}
@@ -107,16 +138,34 @@ func (w *world) open(ctx context.Context, dir, cache string) ([]string, error) {
 	if _, err := js.CreateStream(ctx, jetstream.StreamConfig{Name: "K", Subjects: []string{"kinto.>"}}); err != nil {
 		return nil, err
 	}
-	w.channels = []channel{list{client}, stream{client}, &natsStream{conn: nc, js: js}, mailbox{mails}}
-	return []string{
-		"kinto.includes = kinto_emailer", "mail.host = 127.0.0.1", "mail.port = " + ports[2], "mail.default_sender = kinto@example.com",
-		"kinto.event_listeners = list stream nats",
+	w.channels = append(w.channels, list{client}, stream{client}, &natsStream{conn: nc, js: js}, mailbox{mails})
+	return slices.Concat(mailSettings(ports[2]), w.hook.settings(), []string{
+		"kinto.event_listeners = hook list stream nats",
 		"kinto.event_listeners.list.use = kinto_redis.listeners", "kinto.event_listeners.list.url = redis://" + w.servers[0].addr, "kinto.event_listeners.list.resources = record",
 		"kinto.event_listeners.stream.use = quinto.redis_stream", "kinto.event_listeners.stream.url = redis://" + w.servers[0].addr, "kinto.event_listeners.stream.resources = record",
 		"kinto.event_listeners.stream.stream = s",
 		"kinto.event_listeners.nats.use = quinto.nats", "kinto.event_listeners.nats.url = nats://" + w.servers[1].addr, "kinto.event_listeners.nats.resources = record",
 		"kinto.event_listeners.nats.subject = kinto.events",
-	}, nil
+	}), nil
+}
+
+// openPostfix starts a full mail server as the only receiver: a cluster has one.
+func (w *world) openPostfix(_ context.Context, dir string, t tools) ([]string, error) {
+	program, err := filepath.Abs(filepath.Join(string(t), "postfix"))
+	if err != nil {
+		return nil, err
+	}
+	port, err := freePort(w.chance)
+	if err != nil {
+		return nil, err
+	}
+	p := postfix{program: program, dir: filepath.Join(dir, "postfix"), port: port}
+	s, err := p.prepare()
+	if err != nil {
+		return nil, err
+	}
+	w.channels = []channel{&maildir{folder: filepath.Join(p.dir, "mails", "reader", "new"), known: map[string]queued{}}}
+	return mailSettings(port), w.serve(s)
 }
 
 // parse reads a payload.
@@ -200,7 +249,7 @@ func (n *natsStream) read(ctx context.Context) ([]arrival, error) {
 
 type mailbox struct{ file string }
 
-func (mailbox) name() string { return "mail" }
+func (mailbox) name() string { return "mail (aiosmtpd)" }
 func (mailbox) close()       {}
 
 func (m mailbox) read(context.Context) (all []arrival, err error) {

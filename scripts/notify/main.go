@@ -1,11 +1,12 @@
 // Notify kills leaders between the delivery of a change and the note of it, and judges
-// what the receivers got: a Redis list, a Redis stream, a NATS JetStream and an SMTP
-// server, each real and killed now and then too.
+// what the receivers got: an HTTP server in bad health, a Redis list, a Redis stream, a
+// NATS JetStream and two SMTP servers, each real and killed now and then too.
 //
 //	go run ./scripts/notify --quinto bin/quinto --kills 20
 //
-// Wanted of scripts/lib/tools.sh: redis, nats, smtp. A channel whose server is not
-// installed is an error.
+// Each receiver has that many kills after a delivery. Wanted of scripts/lib/tools.sh:
+// redis, nats, smtp, postfix. A server that is not installed is an error, but Postfix is
+// left out unless root runs this: it gives its rights up itself.
 package main
 
 import (
@@ -18,7 +19,9 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -48,18 +51,27 @@ func main() {
 	}
 }
 
-// world is the cluster, its receivers, and what was acknowledged to its client.
+// world is a cluster, its receivers, and what was acknowledged to its client.
 type world struct {
+	name     string
+	binary   string
 	cluster  *testcluster.Cluster
 	channels []channel
 	servers  []*server
+	hook     *hook // nil: none
 	chance   *rand.Rand
 	written  map[string]bool // collection/record
+	struck   []int           // kills after a delivery, by channel
 	next     int
 }
 
+// plan is a cluster with the receivers that open starts.
+type plan struct {
+	name string
+	open func(w *world, ctx context.Context, dir string, t tools) ([]string, error)
+}
+
 func run(ctx context.Context, binary, cache string, kills int, seed uint64) (err error) {
-	begun := time.Now()
 	dir, err := os.MkdirTemp("", "quinto-notify-")
 	if err != nil {
 		return err
@@ -71,16 +83,39 @@ func run(ctx context.Context, binary, cache string, kills int, seed uint64) (err
 			fmt.Println("kept:", dir)
 		}
 	}()
+	if err := os.Chmod(dir, 0o755); err != nil { //nolint:gosec // Postfix walks through it with other rights
+		return err
+	}
 	if binary, err = filepath.Abs(binary); err != nil {
 		return err
 	}
-	w := &world{chance: rand.New(rand.NewPCG(seed, seed)), written: map[string]bool{}}
+	plans := []plan{{"first", (*world).openAll}}
+	if os.Getuid() == 0 {
+		plans = append(plans, plan{"second", (*world).openPostfix})
+	} else {
+		fmt.Println("Postfix is left out: only root can run it")
+	}
+	errs := make([]error, len(plans))
+	var wg sync.WaitGroup
+	for i, p := range plans {
+		w := &world{name: p.name, binary: binary, chance: rand.New(rand.NewPCG(seed, uint64(i))), written: map[string]bool{}}
+		wg.Go(func() { errs[i] = w.run(ctx, p, filepath.Join(dir, p.name), tools(cache), kills) })
+	}
+	wg.Wait()
+	return errors.Join(errs...)
+}
+
+func (w *world) run(ctx context.Context, p plan, dir string, t tools, kills int) error {
+	begun := time.Now()
 	defer w.close()
-	settings, err := w.open(ctx, dir, cache)
+	if err := os.Mkdir(dir, 0o755); err != nil { //nolint:gosec // as above
+		return err
+	}
+	settings, err := p.open(w, ctx, dir, t)
 	if err != nil {
 		return err
 	}
-	if w.cluster, err = testcluster.New(testcluster.Options{Binary: binary, Dir: dir, Nodes: 3, Settings: settings}); err != nil {
+	if w.cluster, err = testcluster.New(testcluster.Options{Binary: w.binary, Dir: dir, Nodes: 3, Settings: settings}); err != nil {
 		return err
 	}
 	if err := w.cluster.Start(ctx); err != nil {
@@ -89,15 +124,19 @@ func run(ctx context.Context, binary, cache string, kills int, seed uint64) (err
 	if err := w.prepare(ctx); err != nil {
 		return err
 	}
-	for i := range kills {
-		if err := w.round(ctx, i); err != nil {
-			return fmt.Errorf("kill %d: %w", i+1, err)
+	done := 0
+	for w.struck = make([]int, len(w.channels)); slices.Min(w.struck) < kills; done++ {
+		if done == 3*kills {
+			return fmt.Errorf("%s: %d kills were after a delivery too seldom: %d", w.name, done, w.struck)
+		}
+		if err := w.round(ctx, done); err != nil {
+			return fmt.Errorf("%s, kill %d: %w", w.name, done+1, err)
 		}
 	}
 	if err := w.judge(ctx); err != nil {
-		return err
+		return fmt.Errorf("%s: %w", w.name, err)
 	}
-	fmt.Printf("%d kills of the leader in %.0f s: nothing missing, order kept, repeats have the id of the first\n", kills, time.Since(begun).Seconds())
+	fmt.Printf("%s: %d kills of the leader in %.0f s: nothing missing, order kept, repeats have the id of the first\n", w.name, done, time.Since(begun).Seconds())
 	return nil
 }
 
@@ -167,41 +206,74 @@ func (w *world) until(ctx context.Context, what string, f func() error) error {
 	}
 }
 
-// round writes, kills the leader as soon as one receiver has more than before, which is
-// within the second until that is noted, and starts the node again. Every third round
-// a receiver dies too.
+// counts are how much each receiver has.
+func (w *world) counts(ctx context.Context) ([]int, error) {
+	n := make([]int, len(w.channels))
+	for i, c := range w.channels {
+		all, err := c.read(ctx)
+		if err != nil {
+			return nil, err
+		}
+		n[i] = len(all)
+	}
+	return n, nil
+}
+
+// goneEvery is how often the webhook's receiver says that it wants no more.
+const goneEvery = 4
+
+// round writes until each receiver has more than before, and kills the leader at once: so
+// it has not noted all of that, which it does once a second. Then the node starts again.
+// In every third round a receiver dies too; the webhook's is ill all the time.
 func (w *world) round(ctx context.Context, i int) error {
-	watched := w.channels[i%len(w.channels)]
-	before, err := watched.read(ctx)
+	gone := i%goneEvery == 1
+	if w.hook != nil {
+		if err := w.until(ctx, "resume", func() error { return w.resume(ctx) }); err != nil {
+			return err
+		}
+		w.hook.fall(gone)
+	}
+	before, err := w.counts(ctx)
 	if err != nil {
 		return err
-	}
-	for range burst {
-		for c := range collections {
-			w.next++
-			id := fmt.Sprintf("r%06d", w.next)
-			if err := w.put(ctx, fmt.Sprintf("/buckets/b/collections/c%d/records/%s", c, id), `{"data":{}}`); err != nil {
-				return err
-			}
-			w.written[fmt.Sprintf("c%d/%s", c, id)] = true
-		}
 	}
 	leader, err := w.cluster.Leader(ctx)
 	if err != nil {
 		return err
 	}
-	if err := w.until(ctx, "a delivery by "+watched.name(), func() error {
-		if got, err := watched.read(ctx); err != nil || len(got) <= len(before) {
-			return fmt.Errorf("%d as before: %w", len(got), errors.Join(err))
+	if err := w.write(ctx, burst, i%2 == 0); err != nil {
+		return err
+	}
+	if err := w.until(ctx, "deliveries to all", func() error {
+		now, err := w.counts(ctx)
+		for c := range now {
+			ofHook := w.channels[c] == channel(w.hook)
+			if now[c] > before[c] || ofHook && gone {
+				continue
+			}
+			err = errors.Join(err, fmt.Errorf("%s has %d as before", w.channels[c].name(), now[c]), w.write(ctx, 1, false))
+			if ofHook {
+				err = errors.Join(err, w.goOn(ctx))
+			}
+			return err
 		}
-		return nil
+		return err
 	}); err != nil {
 		return err
 	}
 	if err := leader.Kill(); err != nil {
 		return err
 	}
-	if i%3 == 2 {
+	after, err := w.counts(ctx)
+	if err != nil {
+		return err
+	}
+	for c := range after {
+		if after[c] > before[c] {
+			w.struck[c]++
+		}
+	}
+	if i%3 == 2 && len(w.servers) > 0 {
 		s := w.servers[w.chance.IntN(len(w.servers))]
 		s.stop()
 		if err := s.start(); err != nil {
@@ -214,7 +286,28 @@ func (w *world) round(ctx context.Context, i int) error {
 	if err := w.cluster.WaitReady(ctx, w.cluster.Nodes...); err != nil {
 		return err
 	}
-	fmt.Printf("kill %d: %s, after a delivery by %s\n", i+1, leader.Name, watched.name())
+	fmt.Printf("%s, kill %d: %s\n", w.name, i+1, leader.Name)
+	return nil
+}
+
+// write makes some records in each collection; restart: the webhook's receiver is
+// restarted meanwhile.
+func (w *world) write(ctx context.Context, records int, restart bool) error {
+	for n := range records {
+		if w.hook != nil && restart && n == records/2 {
+			if err := w.hook.restart(); err != nil {
+				return err
+			}
+		}
+		for c := range collections {
+			w.next++
+			id := fmt.Sprintf("r%06d", w.next)
+			if err := w.put(ctx, fmt.Sprintf("/buckets/b/collections/c%d/records/%s", c, id), `{"data":{}}`); err != nil {
+				return err
+			}
+			w.written[fmt.Sprintf("c%d/%s", c, id)] = true
+		}
+	}
 	return nil
 }
 
@@ -237,7 +330,10 @@ func (w *world) judge(ctx context.Context) error {
 				}
 			}
 			if len(missing) > 0 {
-				return fmt.Errorf("%d of %d changes are missing, such as %s", len(missing), len(w.written), missing[0])
+				if c == channel(w.hook) {
+					err = w.goOn(ctx)
+				}
+				return fmt.Errorf("%d of %d changes are missing, such as %s: %w", len(missing), len(w.written), missing[0], errors.Join(err))
 			}
 			return nil
 		})
@@ -247,6 +343,9 @@ func (w *world) judge(ctx context.Context) error {
 		if err := check(c.name(), got); err != nil {
 			return err
 		}
+	}
+	if w.hook != nil {
+		fmt.Println("the webhook's receiver answered", w.hook.told())
 	}
 	return nil
 }
@@ -273,7 +372,7 @@ func check(name string, got []arrival) error {
 		}
 		last[a.collection] = a.revision
 	}
-	fmt.Printf("%-14s %d changes, %d repeats\n", name, len(ids), repeats)
+	fmt.Printf("%-16s %d changes, %d repeats\n", name, len(ids), repeats)
 	return nil
 }
 
