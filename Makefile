@@ -137,6 +137,10 @@ sim: ## 500 seeds of clusters on a simulated network, disk and clock (docs/resul
 sim-small: ## 100 of them, others at each commit
 	$(call script,sim) --seeds 100 --from $(SEED)
 
+.PHONY: sim-mutants
+sim-mutants: ## planted faults, each of which some seed must find (docs/results/sim-mutants.md)
+	$(call script,sim) --mutants --out docs/results/sim-mutants.md
+
 .PHONY: faults-notify
 faults-notify: build notify-tools ## the leader killed 20 times between a delivery and its note: webhooks, Redis, NATS and mail get everything, in order
 	go test -count=1 ./plugins/queue ./plugins/mail

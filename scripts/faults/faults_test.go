@@ -2,20 +2,22 @@ package main
 
 import (
 	"testing"
+
+	"quinto/internal/mutants"
 )
 
 // Every mutant still fits the source, and its harm exists; `make mutants` proves
 // that the checker finds it.
 func TestMutantsFitTheSource(t *testing.T) {
-	root, err := projectRoot()
+	root, err := mutants.Root()
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, m := range mutants() {
-		if _, err := m.plant(root, t.TempDir()); err != nil {
-			t.Errorf("%s: %v", m.name, err)
+	for _, m := range mutants.All() {
+		if _, err := m.Plant(root, t.TempDir()); err != nil {
+			t.Errorf("%s: %v", m.Name, err)
 		}
-		harmNamed(m.harm)
+		harmNamed(provocations[m.Name].harm)
 	}
 }
 

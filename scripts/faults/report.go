@@ -181,7 +181,7 @@ func mutantsPage(all []*found) string {
 	b.WriteString("# The checker finds planted faults\n\nMade by `make mutants`. Each fault is planted in a binary built aside, which then runs under the harm that brings it out; the judge is that of\n`make faults` ([faults.md](../faults.md)).\n\n")
 	b.WriteString("| planted | harm | found in run | by violations of |\n| --- | --- | --- | --- |\n")
 	for _, f := range all {
-		fmt.Fprintf(&b, "| %s | %s | %d | %s |\n", f.mutant.what, f.mutant.harm, f.tries, f.by())
+		fmt.Fprintf(&b, "| %s | %s | %d | %s |\n", f.mutant.What, provocations[f.mutant.Name].harm, f.tries, f.by())
 	}
 	return b.String()
 }

@@ -48,7 +48,7 @@ func (d *disk) crash() {
 	d.mem = d.mem.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: []int{0, 0, 30, 100}[d.rand.IntN(4)], RNG: d.rand})
 }
 
-// wipe is a new disk.
+// set changes what the disk does.
 func (d *disk) set(change func(*disk)) {
 	d.mu.Lock()
 	defer d.mu.Unlock()

@@ -63,6 +63,7 @@ func init() {
 		{"clock-jump", 5, time.Second, clockJump},
 		{"transfer", 4, 100 * time.Millisecond, transfer},
 		{"add-node", 4, time.Second, addNode},
+		{"wiped-disk", 3, 500 * time.Millisecond, wipe},
 		{"remove-node", 4, 500 * time.Millisecond, removeNode},
 	}
 }
@@ -373,6 +374,29 @@ func addNode(s *strike) (string, func()) {
 	}
 	s.w.boot(m)
 	return m.name, nil
+}
+
+// wipe lets a node come back under its name with an empty disk. It has forgotten its
+// votes, so it must be refused.
+func wipe(s *strike) (string, func()) {
+	free := s.free()
+	if len(free) == 0 || !s.w.lose(free[0].name) {
+		return "", nil
+	}
+	m := s.hold(free[:1])[0]
+	m.crash()
+	m.wipe()
+	s.w.boot(m)
+	p := m.running()
+	return m.name, func() {
+		if p != nil {
+			s.w.await(2*time.Second, func() bool { return p.node.Err() != nil })
+			if p.node.Ready() == nil {
+				s.w.fail(fmt.Errorf("%s was let in with an empty disk: %v", m.name, p.node.Err()))
+			}
+		}
+		m.retire()
+	}
 }
 
 // removeNode asks for the removal of a member, and ends it when that is done; one at

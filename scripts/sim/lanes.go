@@ -27,10 +27,13 @@ func (o *options) child(ctx context.Context, seed uint64, dir string) *outcome {
 		out.Error = err.Error()
 		return out
 	}
-	self, err := os.Executable()
-	if err != nil {
-		out.Error = err.Error()
-		return out
+	self := o.binary
+	if self == "" {
+		var err error
+		if self, err = os.Executable(); err != nil {
+			out.Error = err.Error()
+			return out
+		}
 	}
 	ctx, cancel := context.WithTimeout(ctx, o.limit)
 	defer cancel()
@@ -39,7 +42,7 @@ func (o *options) child(ctx context.Context, seed uint64, dir string) *outcome {
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGQUIT) } // all stacks
 	cmd.WaitDelay = dumpWait
-	err = cmd.Run()
+	err := cmd.Run()
 	if e := json.Unmarshal(stdout.Bytes(), out); e != nil {
 		out.Error = fmt.Sprintf("no outcome: %v: %.300s", err, strings.Join(strings.Fields(stderr.String()), " "))
 	}

@@ -213,7 +213,7 @@ func (m *machine) supervise(p *process) {
 		err = p.state.HaltError()
 	}
 	m.w.say("%s is out of service: %v", m.name, err)
-	if errors.Is(err, cluster.ErrRemoved) && m.w.mayLose(m.name) {
+	if (errors.Is(err, cluster.ErrRemoved) || errors.Is(err, cluster.ErrNameTaken)) && m.w.mayLose(m.name) {
 		m.retire()
 		return
 	}
@@ -295,6 +295,14 @@ func (m *machine) stop() error {
 	close(p.dead)
 	m.w.net.fell(m.name)
 	return errors.Join(err, p.store.Flush(), p.store.Close())
+}
+
+// wipe gives the machine, which is down, a new disk.
+func (m *machine) wipe() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.disk = newDisk(m.w.plan.Seed, uint64(len(m.name)+1000*m.boots), m.w.plan.Sync)
+	m.boots++
 }
 
 // retire ends a node that was removed from the cluster.

@@ -5,6 +5,7 @@
 //	go run ./scripts/sim --seeds 100 --from 1     many seeds
 //	go run ./scripts/sim --again 17               one seed, 20 times
 //	go run ./scripts/sim --plan 17                what a seed does
+//	go run ./scripts/sim --mutants                prove that planted faults are found
 //
 // The seed fixes the cluster, the workload, the faults and their times; the order of
 // goroutines it does not. So a failing seed keeps its whole history in .cache/sim/SEED.
@@ -31,6 +32,8 @@ type options struct {
 	from                uint64
 	again, one, plan    string
 	only, keep, out     string
+	mutants             bool
+	mutant, binary      string
 	limit               time.Duration
 	begun               time.Time
 }
@@ -55,6 +58,8 @@ func run(ctx context.Context, args []string) error {
 	f.IntVar(&o.times, "times", 20, "for --again")
 	f.IntVar(&o.lanes, "lanes", 5*runtime.NumCPU(), "runs at a time: they mostly wait")
 	f.StringVar(&o.plan, "plan", "", "print what this seed does")
+	f.BoolVar(&o.mutants, "mutants", false, "prove that planted faults are found")
+	f.StringVar(&o.mutant, "mutant", "", "for --mutants: this one alone")
 	f.StringVar(&o.only, "only", "", "kinds of faults to choose from, with commas between")
 	f.DurationVar(&o.limit, "limit", 2*time.Minute, "a run that takes longer has failed")
 	f.StringVar(&o.keep, "keep", filepath.Join(".cache", "sim"), "folder for failing runs")
@@ -75,6 +80,8 @@ func run(ctx context.Context, args []string) error {
 			fmt.Print(newPlan(seed, o.kinds()))
 		}
 		return err
+	case o.mutants:
+		return o.runMutants(ctx)
 	case o.again != "":
 		return o.runAgain(ctx)
 	}

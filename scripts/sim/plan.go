@@ -31,8 +31,8 @@ type event struct {
 const (
 	calmBefore = 300 * time.Millisecond // load before the first fault
 	calmAfter  = 500 * time.Millisecond // and after the last, at least
-	minEvents  = 3
-	maxEvents  = 6
+	minEvents  = 4
+	maxEvents  = 8
 )
 
 // newPlan draws the plan of a seed. only, if not empty, names the kinds to choose from.

@@ -34,7 +34,8 @@ type world struct {
 	start time.Time
 	load  *clients.Load
 	log   *tail
-	ended chan struct{}
+	ended chan struct{} // closed when the run is over, or has failed
+	once  sync.Once
 
 	mu       sync.Mutex
 	machines []*machine
@@ -63,12 +64,15 @@ func (o *outcome) bad() bool { return o.Error != "" || o.Report == nil || !o.Rep
 func play(p *plan, dir string) (*outcome, *world) {
 	w := &world{plan: p, dir: dir, start: time.Now(), log: &tail{}, ended: make(chan struct{}), net: newNetwork(p.Seed, p.Latency)}
 	err := w.run()
-	close(w.ended)
+	w.end()
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	o := &outcome{Seed: p.Seed, Nodes: p.Nodes, Report: checker.Check(&w.history), Events: w.events}
+	o := &outcome{Seed: p.Seed, Nodes: p.Nodes, Events: w.events}
 	if err = errors.Join(append(w.errs, err)...); err != nil {
 		o.Error = err.Error()
+	}
+	if len(w.errs) == 0 { // else it was broken off
+		o.Report = checker.Check(&w.history)
 	}
 	o.Seconds = time.Since(w.start).Seconds()
 	return o, w
@@ -77,7 +81,7 @@ func play(p *plan, dir string) (*outcome, *world) {
 func (w *world) run() error {
 	w.add(&checker.Line{Run: &checker.Run{Name: "simulated", Seed: w.plan.Seed, Nodes: w.plan.Nodes, RecoverWithin: int64(recoverLimit), Start: w.start.UnixMilli()}})
 	w.load = clients.New(clients.Options{Seed: w.plan.Seed, Start: w.start, Add: w.add, Writers: 6, Pollers: 3, Hot: 8, Cold: 60, PageEntries: 12,
-		Pause: 20 * time.Millisecond, RetryPause: 20 * time.Millisecond, PollPause: 80 * time.Millisecond, KeyedLimit: 8 * time.Second,
+		Pause: 10 * time.Millisecond, RetryPause: 20 * time.Millisecond, PollPause: 80 * time.Millisecond, KeyedLimit: 8 * time.Second,
 		Impatient: 400 * time.Millisecond, Patient: 2 * time.Second})
 	if err := w.form(); err != nil {
 		return err
@@ -112,7 +116,7 @@ func (w *world) form() error {
 			return err
 		}
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), formLimit)
+	ctx, cancel := w.within(formLimit)
 	defer cancel()
 	if err := w.ready(ctx); err != nil {
 		return err
@@ -193,7 +197,7 @@ func (w *world) strike(e *event) {
 
 // rest waits until all nodes are at rest with one state, and writes it down.
 func (w *world) rest(pollers []*clients.Poller) error {
-	ctx, cancel := context.WithTimeout(context.Background(), restLimit)
+	ctx, cancel := w.within(restLimit)
 	defer cancel()
 	if err := w.ready(ctx); err != nil {
 		return err
@@ -332,6 +336,23 @@ func (w *world) fail(err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.errs = append(w.errs, err)
+	w.end()
+}
+
+// end makes all who wait go on.
+func (w *world) end() { w.once.Do(func() { close(w.ended) }) }
+
+// within is a context that ends with the run, too.
+func (w *world) within(d time.Duration) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithTimeout(context.Background(), d)
+	go func() {
+		select {
+		case <-w.ended:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	return ctx, cancel
 }
 
 // boot starts a machine that is down.
