@@ -30,7 +30,10 @@ const (
 )
 
 // encodeHead returns the bytes of a head with its checksum.
-func encodeHead(h *Head) ([]byte, error) {
+func encodeHead(h *Head) ([]byte, error) { return encodeHeadOf(magic, h) }
+
+// encodeHeadOf does it for the head h of any file of this package.
+func encodeHeadOf(magic string, h any) ([]byte, error) {
 	body, err := json.Marshal(h)
 	if err != nil {
 		return nil, err
@@ -114,8 +117,7 @@ func Encode(w io.Writer, h *Head, content io.Reader) error {
 type Reader struct {
 	Head Head
 
-	r       io.Reader
-	at      int64 // of the archive
+	parser
 	headLen int64
 	headSum uint64
 	blocks  uint64
@@ -127,18 +129,24 @@ type Reader struct {
 
 // NewReader reads the head. Its error is a *Fault, or that of r.
 func NewReader(r io.Reader) (*Reader, error) {
-	a := &Reader{r: r}
+	a := &Reader{parser: parser{r: r}}
 	return a, a.head()
 }
 
+// parser reads the parts of a file of this package.
+type parser struct {
+	r  io.Reader
+	at int64 // where the part at hand begins
+}
+
 // fault makes the error of a part that begins at a.at.
-func (a *Reader) fault(part string, kind error, format string, args ...any) error {
+func (a *parser) fault(part string, kind error, format string, args ...any) error {
 	return &Fault{Offset: a.at, Part: part, Kind: kind, Reason: fmt.Sprintf(format, args...)}
 }
 
 // full reads len(b) bytes of a part that lie skip bytes behind its beginning; those
 // that are missing are a fault.
-func (a *Reader) full(part string, skip int64, b []byte) error {
+func (a *parser) full(part string, skip int64, b []byte) error {
 	n, err := io.ReadFull(a.r, b)
 	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 		return &Fault{Offset: a.at, Part: part, Kind: ErrDamaged,
@@ -147,34 +155,43 @@ func (a *Reader) full(part string, skip int64, b []byte) error {
 	return err
 }
 
-func (a *Reader) head() error {
+// headOf reads the head of a file that begins with magic: its JSON, its length, its
+// checksum. a.at stays at its beginning.
+func (a *parser) headOf(magic string) (body []byte, size int64, sum uint64, err error) {
 	fixed := make([]byte, fixedHead)
 	n, err := io.ReadFull(a.r, fixed)
 	if n >= len(magic) && string(fixed[:len(magic)]) != magic || n < len(magic) && (err == nil || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)) {
-		return a.fault("head", ErrForeign, "it does not begin with %s", magic)
+		return nil, 0, 0, a.fault("head", ErrForeign, "it does not begin with %s", magic)
 	}
 	if errors.Is(err, io.ErrUnexpectedEOF) {
-		return a.fault("head", ErrDamaged, "the archive ends at byte %d", n)
+		return nil, 0, 0, a.fault("head", ErrDamaged, "the archive ends at byte %d", n)
 	}
 	if err != nil {
-		return err
+		return nil, 0, 0, err
 	}
 	if v := binary.BigEndian.Uint16(fixed[8:]); v != formatVersion || fixed[10] != 0 || fixed[11] != 0 {
-		return a.fault("head", ErrNewer, "its format is %d, this program knows %d", v, formatVersion)
+		return nil, 0, 0, a.fault("head", ErrNewer, "its format is %d, this program knows %d", v, formatVersion)
 	}
-	size := binary.BigEndian.Uint32(fixed[12:])
-	if size > MaxHeadBytes {
-		return a.fault("head", ErrDamaged, "a length of %d bytes", size)
+	length := binary.BigEndian.Uint32(fixed[12:])
+	if length > MaxHeadBytes {
+		return nil, 0, 0, a.fault("head", ErrDamaged, "a length of %d bytes", length)
 	}
-	all := make([]byte, fixedHead+int(size)+sumBytes)
+	all := make([]byte, fixedHead+int(length)+sumBytes)
 	copy(all, fixed)
 	if err := a.full("head", fixedHead, all[fixedHead:]); err != nil {
-		return err
+		return nil, 0, 0, err
 	}
-	body := all[fixedHead : fixedHead+size]
-	a.headSum = binary.BigEndian.Uint64(all[len(all)-sumBytes:])
-	if xxhash.Sum64(all[:len(all)-sumBytes]) != a.headSum {
-		return a.fault("head", ErrDamaged, "its checksum differs")
+	sum = binary.BigEndian.Uint64(all[len(all)-sumBytes:])
+	if xxhash.Sum64(all[:len(all)-sumBytes]) != sum {
+		return nil, 0, 0, a.fault("head", ErrDamaged, "its checksum differs")
+	}
+	return all[fixedHead : fixedHead+length], int64(len(all)), sum, nil
+}
+
+func (a *Reader) head() error {
+	body, size, sum, err := a.headOf(magic)
+	if err != nil {
+		return err
 	}
 	if err := json.Unmarshal(body, &a.Head); err != nil {
 		return a.fault("head", ErrDamaged, "%v", err)
@@ -187,7 +204,7 @@ func (a *Reader) head() error {
 	case h.Size < 0 || h.Size > maxContents:
 		return a.fault("head", ErrDamaged, "a content of %d bytes", h.Size)
 	}
-	a.headLen = int64(len(all))
+	a.headLen, a.headSum = size, sum
 	a.at = a.headLen
 	return nil
 }
@@ -255,7 +272,12 @@ func (a *Reader) end() error {
 		return a.fault("end", ErrDamaged, "it does not fit what is before it")
 	}
 	a.at += endBytes
-	n, err := io.ReadFull(a.r, a.buf[:1])
+	return a.last()
+}
+
+// last returns io.EOF if nothing follows the end.
+func (a *parser) last() error {
+	n, err := io.ReadFull(a.r, make([]byte, 1))
 	if n != 0 {
 		return a.fault("end", ErrDamaged, "bytes follow the end")
 	}

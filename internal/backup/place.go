@@ -24,6 +24,8 @@ type Place interface {
 	List(ctx context.Context) ([]string, error)
 	// Remove deletes one.
 	Remove(ctx context.Context, name string) error
+	// Below is the place of the archive's log segments: a folder in this one.
+	Below(folder string) Place
 	// String is how messages call the place.
 	String() string
 }
@@ -62,13 +64,16 @@ func OfCluster(name, cluster string) bool {
 	return m != nil && m[1] == cluster[:min(clusterPart, len(cluster))]
 }
 
-func named(name string) bool { return nameForm.MatchString(name) }
+func named(name string) bool { return nameForm.MatchString(name) || segmentForm.MatchString(name) }
 
 // Folder is a Place on a file system.
 type Folder struct{ Dir string }
 
 // String implements Place.
-func (f *Folder) String() string { return f.Dir }
+func (f *Folder) String() string { return filepath.Clean(f.Dir) }
+
+// Below implements Place.
+func (f *Folder) Below(folder string) Place { return &Folder{filepath.Join(f.Dir, folder)} }
 
 // Put implements Place: the file is written under another name, synced, renamed.
 func (f *Folder) Put(ctx context.Context, name string, r io.Reader, size int64) error {

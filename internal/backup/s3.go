@@ -72,6 +72,11 @@ func OpenS3(address string, o S3Options) (*S3, error) {
 // String implements Place.
 func (s *S3) String() string { return s3Scheme + path.Join(s.bucket, s.prefix) }
 
+// Below implements Place.
+func (s *S3) Below(folder string) Place {
+	return &S3{client: s.client, bucket: s.bucket, prefix: path.Join(s.prefix, folder)}
+}
+
 func (s *S3) key(name string) string { return path.Join(s.prefix, name) }
 
 // Put implements Place: an object appears once its last part is there.
