@@ -130,6 +130,10 @@ type Config struct {
 	SnapshotEntries, TrailingEntries uint64
 	SnapshotInterval                 time.Duration // how often that is looked at
 
+	// ArchiveHoldBytes is about how much of the log stays for an archive that lags; 0:
+	// the log is not archived.
+	ArchiveHoldBytes int64
+
 	// PendingWrites bounds the transactions that wait for the log; one more is
 	// fsm.ErrOverloaded. MaxQueued when 0.
 	PendingWrites int

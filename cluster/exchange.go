@@ -144,6 +144,9 @@ func (n *Node) askPeer(s raft.Server) {
 		p.moved = time.Now()
 	}
 	p.status, p.heard, p.rtt = st, time.Now(), rtt
+	if _, id := n.raft.LeaderWithID(); string(id) == name && st.Archived > 0 {
+		n.archived.Store(st.Archived)
+	}
 	if st.Clock != 0 {
 		p.skew = time.Duration(int64(st.Clock)-int64(asked))*time.Millisecond - rtt/2
 	}

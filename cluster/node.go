@@ -57,6 +57,7 @@ type Node struct {
 	differ   differences
 	renewed  chan struct{} // new certificates are in force
 	caughtUp atomic.Bool
+	archived atomic.Uint64 // see Archived
 	started  time.Time
 
 	ctx       context.Context

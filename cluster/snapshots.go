@@ -45,7 +45,7 @@ func (n *Node) snapshotLoop() {
 func (n *Node) setTrailing(mean int64) {
 	keep := uint64(n.cfg.TrailingBytes / max(mean, 1))
 	rc := n.raft.ReloadableConfig()
-	rc.TrailingLogs = min(max(keep, minTrailing), n.cfg.TrailingEntries)
+	rc.TrailingLogs = max(min(max(keep, minTrailing), n.cfg.TrailingEntries), n.heldForArchive(max(mean, 1)))
 	if err := n.raft.ReloadConfig(rc); err != nil {
 		n.log.Warn("trailing entries", "error", err)
 	}

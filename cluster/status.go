@@ -29,6 +29,7 @@ type nodeStatus struct {
 	Writable  bool
 	Gossip    string // its gossip address
 	Alarms    []alarm
+	Archived  uint64 // index up to which the log is archived; 0: not told, and not sent
 }
 
 // alarm is what a node has to say of itself, or the leader of another.
@@ -47,6 +48,9 @@ func (s *nodeStatus) encode() []byte {
 	for _, a := range s.Alarms {
 		b = appendString(appendString(b, a.Node), a.Text)
 	}
+	if s.Archived > 0 {
+		b = binary.AppendUvarint(b, s.Archived)
+	}
 	return b
 }
 
@@ -63,6 +67,7 @@ func decodeStatus(b []byte) (*nodeStatus, error) {
 	for range count {
 		s.Alarms = append(s.Alarms, alarm{Node: d.string(), Text: d.string()})
 	}
+	s.Archived = d.uint()
 	return s, d.err
 }
 
@@ -73,6 +78,7 @@ func (n *Node) status() *nodeStatus {
 		Term: n.raft.CurrentTerm(), Revision: n.fsm.Revision(), Applied: n.fsm.Applied(), Ready: n.Ready() == nil,
 		Clock: uint64(max(n.Now(), 0)), LastIndex: n.raft.LastIndex(), Received: received, Unpacking: unpacking,
 		Writable: n.WriteError() == nil, Gossip: n.gossip.addr, Alarms: n.alarms(),
+		Archived: n.archived.Load(),
 	}
 }
 

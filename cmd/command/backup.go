@@ -124,7 +124,7 @@ func backupCommand() *cobra.Command {
 	c.Flags().Int64Var(&f.rate, "rate", 0, "read at most so many `BYTES` per second; 0: no bound (default quinto.backup_bytes_per_second)")
 	_ = c.MarkFlagRequired("to") // the flag exists
 	f.add(c)
-	c.AddCommand(verifyCommand(), backupStatusCommand())
+	c.AddCommand(verifyCommand(), backupListCommand(), backupStatusCommand())
 	return c
 }
 
@@ -229,8 +229,9 @@ func verifyCommand() *cobra.Command {
 	var f adminFlags
 	c := &cobra.Command{
 		Use: "verify FILE|-|s3://BUCKET/PREFIX", Short: "Check every byte of an archive", Args: cobra.ExactArgs(1),
-		Long: "Check every byte of an archive. Of a folder, or a prefix in S3, the newest one is checked. What is\n" +
-			"wrong is told with the byte of the archive and the file within at which it is.",
+		Long: "Check every byte of an archive. Of a folder, or a prefix in S3, the newest one is checked, and every\n" +
+			"segment of the log. What is wrong is told with the byte of the file, and the entry of the log or the\n" +
+			"file of the database at which it is.",
 		RunE: func(c *cobra.Command, args []string) error {
 			settings, err := f.load(c)
 			if err != nil {
@@ -244,7 +245,11 @@ func verifyCommand() *cobra.Command {
 			if err = errors.Join(err, rc.Close()); err != nil {
 				return failure{fmt.Errorf("%s: %w", name, err)}
 			}
-			return f.say(c, "%s\nsound: %s", name, sum)
+			log, err := verifyLog(c.Context(), args[0], settings)
+			if err != nil {
+				return failure{err}
+			}
+			return f.say(c, "%s\nsound: %s%s", name, sum, log)
 		},
 	}
 	f.add(c)

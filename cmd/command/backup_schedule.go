@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"slices"
 	"sync"
 	"time"
 
@@ -36,6 +37,8 @@ type backupState struct {
 	Failed   int64     `json:"failed"`
 	Removed  int64     `json:"removed"`
 	Error    string    `json:"error"` // of the last try; empty when it went well
+	// Log is the archive of the log; nil unless the settings ask for it.
+	Log *archiveState `json:"log,omitempty"`
 }
 
 // scheduler makes archives at intervals, on the one node whose turn it is.
@@ -45,6 +48,8 @@ type scheduler struct {
 	place backup.Place
 	log   hclog.Logger
 	now   func() time.Time
+
+	making sync.Mutex // held from the question whether an archive is due to its end
 
 	mu    sync.Mutex
 	state backupState
@@ -142,6 +147,8 @@ func (s *scheduler) once(ctx context.Context) error {
 	if cluster == "" {
 		return nil // no state yet
 	}
+	s.making.Lock()
+	defer s.making.Unlock()
 	last, err := backup.Newest(ctx, s.place, cluster)
 	if err != nil && !errors.Is(err, backup.ErrNone) {
 		return s.fail(err)
@@ -150,7 +157,7 @@ func (s *scheduler) once(ctx context.Context) error {
 		s.note(func(b *backupState) { b.Last, b.LastTime, b.Next = last, made, made.Add(s.c.Every) })
 		return nil
 	}
-	if err := s.make(ctx, cluster); err != nil {
+	if _, err := s.make(ctx, cluster); err != nil {
 		return s.fail(err)
 	}
 	return nil
@@ -161,11 +168,11 @@ func (s *scheduler) fail(err error) error {
 	return err
 }
 
-// make makes one archive and removes those that need not stay.
-func (s *scheduler) make(ctx context.Context, cluster string) error {
+// make makes one archive and removes those that need not stay; s.making is held.
+func (s *scheduler) make(ctx context.Context, cluster string) (*backup.Head, error) {
 	h, rc, err := s.n.openBackup(ctx, s.c.BytesPerSecond)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	name := backup.Name(h)
 	size, err := backup.Size(h)
@@ -177,7 +184,7 @@ func (s *scheduler) make(ctx context.Context, cluster string) error {
 		_ = pr.CloseWithError(io.ErrClosedPipe) // ends the encoder if nobody reads on
 	}
 	if err = errors.Join(err, rc.Close()); err != nil {
-		return err
+		return nil, err
 	}
 	made, _ := backup.MadeAt(name)
 	s.note(func(b *backupState) {
@@ -185,7 +192,7 @@ func (s *scheduler) make(ctx context.Context, cluster string) error {
 		b.Last, b.LastTime, b.Bytes, b.Next, b.Error = name, made, sum.Bytes, made.Add(s.c.Every), ""
 	})
 	s.log.Info("archive made and verified", "name", name, "bytes", sum.Bytes, "revision", h.Revision)
-	return s.retain(ctx, cluster, name)
+	return h, s.retain(ctx, cluster, name)
 }
 
 // retain removes archives of this cluster's state.
@@ -194,14 +201,15 @@ func (s *scheduler) retain(ctx context.Context, cluster, good string) error {
 	if err != nil {
 		return err
 	}
-	for _, name := range backup.Expired(names, cluster, good, backup.Keep{Count: s.c.Keep, Age: s.c.KeepAge}, s.now()) {
+	expired := backup.Expired(names, cluster, good, backup.Keep{Count: s.c.Keep, Age: s.c.KeepAge}, s.now())
+	for _, name := range expired {
 		if err := s.place.Remove(ctx, name); err != nil {
 			return err
 		}
 		s.note(func(b *backupState) { b.Removed++ })
 		s.log.Info("archive removed", "name", name)
 	}
-	return nil
+	return s.retainLog(ctx, slices.DeleteFunc(names, func(name string) bool { return slices.Contains(expired, name) || !backup.OfCluster(name, cluster) }))
 }
 
 // backupFigures are those of the schedule, none without one.
@@ -214,7 +222,7 @@ func (n *Node) backupFigures() []plugins.Figure {
 	if !s.LastTime.IsZero() {
 		last = float64(s.LastTime.Unix())
 	}
-	return []plugins.Figure{
+	return append([]plugins.Figure{
 		gauge("backup.mine", "1 while this node makes the archives.", truth(s.Mine)),
 		gauge("backup.last_time_seconds", "When the newest archive was made, in Unix time; 0: unknown.", last),
 		gauge("backup.bytes", "Size of the last archive that this node made.", float64(s.Bytes)),
@@ -222,11 +230,13 @@ func (n *Node) backupFigures() []plugins.Figure {
 		counter("backup.made", "Archives that this node made since its start.", float64(s.Made)),
 		counter("backup.failures", "Tries that failed since the start.", float64(s.Failed)),
 		counter("backup.removed", "Archives that retention removed since the start.", float64(s.Removed)),
-	}
+	}, n.archive.figures()...)
 }
 
 var backupStatusCall = adminCall{name: "backup-status", run: func(_ context.Context, n *Node, _ io.Reader, out io.Writer) error {
-	return json.NewEncoder(out).Encode(n.backups.status())
+	s := n.backups.status()
+	s.Log = n.archive.status()
+	return json.NewEncoder(out).Encode(s)
 }}
 
 func backupStatusCommand() *cobra.Command {
@@ -257,7 +267,7 @@ func backupStatusCommand() *cobra.Command {
 			if s.Error != "" {
 				problem = "\nfailing: " + s.Error
 			}
-			return f.say(c, "archives go to %s; %s\nnewest known: %s\nmade %d, failed %d, removed %d%s", s.To, turn, s.Last, s.Made, s.Failed, s.Removed, problem)
+			return f.say(c, "archives go to %s; %s\nnewest known: %s\nmade %d, failed %d, removed %d%s%s", s.To, turn, s.Last, s.Made, s.Failed, s.Removed, problem, s.Log)
 		},
 	}
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")

@@ -68,6 +68,7 @@ type Node struct {
 	admin      *adminServer // nil with the memory backend
 	wires      wires
 	backups    *scheduler // nil without a schedule
+	archive    *archiver  // nil unless the log is archived
 
 	failed    chan struct{}
 	failOnce  sync.Once
@@ -134,6 +135,7 @@ func (n *Node) open(ctx context.Context, o NodeOptions) error {
 	}
 	if err == nil {
 		n.backups, err = newScheduler(n, n.log.Named("backup"))
+		n.archive = newArchiver(n.backups, n.log.Named("archive"))
 	}
 	if err != nil { // not for any setting: openPlugins has tried them
 		return errors.Join(err, n.cluster.Start())
@@ -155,6 +157,7 @@ func (n *Node) open(ctx context.Context, o NodeOptions) error {
 		}
 	}
 	n.backups.start()
+	n.archive.start()
 	n.meter.Figures(n.figures)
 	return nil
 }
@@ -235,6 +238,7 @@ func (n *Node) clusterConfig(events *cluster.StoreEvents) cluster.Config {
 		StallTimeout: c.Health.StallTimeout, StallExit: c.Health.StallExit, StuckAfter: c.Health.StuckAfter,
 		ClockWarn: c.Health.ClockWarn, ClockMax: c.Health.ClockMax, MinFreeBytes: c.Health.MinFreeBytes,
 		RemoveDead: c.Health.RemoveDead, DeadAfter: c.Health.DeadAfter, MinVoters: c.Health.MinVoters,
+		ArchiveHoldBytes: holdBytes(c),
 	}
 }
 
@@ -373,6 +377,7 @@ func (n *Node) close() error {
 	close(n.stopped)
 	ctx, cancel := context.WithTimeout(context.Background(), n.config.Timeouts.Shutdown)
 	defer cancel()
+	n.archive.close()
 	n.backups.close()
 	closing := n.admin.close(ctx)
 	n.dispatcher.Close() // while this node may still lead, so that its cursors are kept

@@ -34,6 +34,9 @@ type restoreFlags struct {
 	above     uint64
 	buckets   []string
 	overwrite bool
+	to        string
+	cluster   string
+	dry       bool
 }
 
 func restoreCommand() *cobra.Command {
@@ -44,6 +47,9 @@ func restoreCommand() *cobra.Command {
 			"empty. Every byte is checked before the folder can be started. Of a folder or prefix the newest archive\n" +
 			"is taken. Unless --last-state says that nothing was written after the backup, every list gets a new\n" +
 			"ETag, so that clients notice.\n\n" +
+			"With --to the state of a moment is restored, a time (2026-11-22T13:05:00Z), a revision, or the latest\n" +
+			"there is: from the newest archive before it and the segments of the log behind that, which\n" +
+			"quinto.archive_log keeps. --dry-run does all of it aside, and leaves nothing.\n\n" +
 			"With --bucket one bucket is brought back into the running cluster of the data folder, with its ids and\n" +
 			"last_modified; nothing else is touched.",
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -53,6 +59,12 @@ func restoreCommand() *cobra.Command {
 			}
 			if len(f.buckets) > 0 {
 				return f.bucket(c.Context(), c, settings)
+			}
+			if f.to != "" {
+				return f.toPoint(c.Context(), c, settings)
+			}
+			if f.dry || f.cluster != "" {
+				return errors.New("--dry-run and --cluster are for --to")
 			}
 			if f.overwrite {
 				return errors.New("--overwrite is for --bucket: a whole archive goes into an empty folder only")
@@ -66,6 +78,9 @@ func restoreCommand() *cobra.Command {
 	flags.BoolVar(&f.last, "last-state", false, "nothing was written after the backup: lists keep their ETags")
 	flags.Uint64Var(&f.above, "revisions-above", 0, "begin above this `REVISION` too: that of a cluster made of the same archive before")
 	flags.StringSliceVar(&f.buckets, "bucket", nil, "only this bucket `ID`, into a living cluster; may be repeated")
+	flags.StringVar(&f.to, "to", "", "restore the state of this `TIME|REVISION|latest`, from a folder or prefix with segments of the log")
+	flags.StringVar(&f.cluster, "cluster", "", "with --to: of the cluster with this `ID`, if the place has archives of several")
+	flags.BoolVar(&f.dry, "dry-run", false, "with --to: check everything, and restore nothing")
 	flags.BoolVar(&f.overwrite, "overwrite", false, "with --bucket: replace what is newer in the cluster")
 	_ = c.MarkFlagRequired("from") // the flag exists
 	f.add(c)
@@ -76,7 +91,7 @@ func restoreCommand() *cobra.Command {
 var errNotEmptyFolder = errors.New("is not empty: an archive is restored into a new cluster only")
 
 // mayStay are files that an empty data folder may have.
-var mayStay = []string{iniName, nameFile, "lost+found"}
+var mayStay = []string{iniName, nameFile, "lost+found", replayFolder}
 
 func checkEmpty(dir string) error {
 	all, err := os.ReadDir(dir)
@@ -99,6 +114,9 @@ func (f *restoreFlags) run(ctx context.Context, c *cobra.Command, settings *conf
 	if err := checkEmpty(dir); err != nil {
 		return err
 	}
+	if err := os.RemoveAll(filepath.Join(dir, replayFolder)); err != nil {
+		return failure{err}
+	}
 	rc, name, err := openSource(ctx, f.from, settings, c.InOrStdin())
 	if err != nil {
 		return failure{err}
@@ -107,6 +125,10 @@ func (f *restoreFlags) run(ctx context.Context, c *cobra.Command, settings *conf
 	if err = errors.Join(err, rc.Close()); err != nil {
 		return failure{fmt.Errorf("%s: %w", name, err)}
 	}
+	return f.sayRestored(c, dir, name, &done)
+}
+
+func (f *restoreFlags) sayRestored(c *cobra.Command, dir, name string, done *restored) error {
 	lists := "every list has a new ETag"
 	if f.last {
 		lists = "lists keep their ETags"

@@ -225,6 +225,8 @@ func (l *loader) crossChecks(c *Config) error {
 		return l.value("quinto.clock_max_seconds").fail("is less than quinto.clock_warn_seconds", "at least that")
 	case c.Limits.RecordBytes > c.Limits.BodyBytes:
 		return l.value("quinto.limit_record_bytes").fail("is more than quinto.limit_body_bytes", "at most that")
+	case c.Backup.ArchiveLog && c.Backup.To == "":
+		return l.value("quinto.archive_log").fail("quinto.backup_to is empty", "a place for the archives that the log goes with")
 	case c.Store.EventsMaximum < c.Store.EventsRetained:
 		return l.value("quinto.events_maximum").fail("is less than quinto.events_retained", "at least that")
 	}

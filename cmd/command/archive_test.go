@@ -1,0 +1,188 @@
+package command
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"quinto/internal/backup"
+	"quinto/internal/config"
+)
+
+// archived waits until everything is archived, and returns the state of the archive.
+func archived(t *testing.T, data string) (s archiveState) {
+	t.Helper()
+	until(t, "the log to be archived", func() bool {
+		var b backupState
+		if err := json.Unmarshal([]byte(good(t, "backup", "status", "--json", "--data", data)), &b); err != nil || b.Log == nil {
+			t.Fatal(err, b)
+		}
+		s = *b.Log
+		return s.Mine && s.Index > 0 && s.Entries == 0
+	})
+	return s
+}
+
+// archiving sets what a node needs to archive its log into place.
+func archiving(t *testing.T, place string) {
+	t.Helper()
+	t.Setenv("QUINTO_BACKUP_TO", place)
+	t.Setenv("QUINTO_ARCHIVE_LOG", "true")
+	t.Setenv("QUINTO_ARCHIVE_SEGMENT_SECONDS", "1")
+}
+
+// segmentFiles are the segments in a folder of archives, sorted.
+func segmentFiles(t *testing.T, place string) []string {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(place, backup.SegmentFolder, "*.log"))
+	if err != nil || len(files) == 0 {
+		t.Fatal(files, err)
+	}
+	return files
+}
+
+// Any moment between the first archive and the last segment is restored, by its
+// revision or its time, and is what readers saw then; what is wrong with the segments
+// is told with its place, and nothing is left.
+func TestPointInTime(t *testing.T) {
+	dir := t.TempDir()
+	place, data := filepath.Join(dir, "archives"), filepath.Join(dir, "data")
+	archiving(t, place)
+	ini := filepath.Join(dir, "k.ini")
+	if err := config.WriteDefault(ini); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("KINTO_INI", ini)
+	p := startProgram(t, "--data", data, "--port", "0")
+	archived(t, data) // the first archive is there
+	send(t, "PUT", p.url+"buckets/b", "")
+	send(t, "PUT", p.url+"buckets/b/collections/c", "")
+	type moment struct {
+		revision, time, list string
+	}
+	var moments []moment
+	see := func() {
+		t.Helper()
+		time.Sleep(5 * time.Millisecond) // the clock of entries has milliseconds
+		_, _, _, revision := listRecords(t, p.url)
+		_, list := send(t, "GET", p.url+records+"?_sort=id&_since=0", "")
+		moments = append(moments, moment{revision, time.Now().UTC().Format(time.RFC3339Nano), list})
+		time.Sleep(5 * time.Millisecond)
+	}
+	for i := range 4 {
+		writeRecords(t, p.url, fmt.Sprintf("m%d-", i), 20)
+		send(t, "DELETE", fmt.Sprintf("%s%s/m%d-3", p.url, records, i), "")
+		see()
+		archived(t, data)
+	}
+	if out := good(t, "backup", "status", "--data", data); !strings.Contains(out, "log: archived up to entry") {
+		t.Errorf("%q", out)
+	}
+	send(t, "DELETE", p.url+"buckets/b", "") // the accident
+	p.end(t)                                 // archives what is left
+
+	out := good(t, "backup", "list", place)
+	if !strings.Contains(out, "any moment from ") || strings.Contains(out, "gap") {
+		t.Errorf("%q", out)
+	}
+	if out := good(t, "backup", "verify", place); !strings.Contains(out, " segments of the log with ") {
+		t.Errorf("%q", out)
+	}
+	restore := func(to, into string, more ...string) []string {
+		return append([]string{"restore", "--from", place, "--to", to, "--data", filepath.Join(dir, into)}, more...)
+	}
+	for i, m := range moments {
+		for what, to := range map[string]string{"revision": m.revision, "time": m.time} {
+			name := fmt.Sprintf("%s-%d", what, i)
+			if out := good(t, restore(to, name, "--dry-run")...); !strings.Contains(out, "sound: ") || !strings.Contains(out, "up to revision "+m.revision) {
+				t.Errorf("%q", out)
+			}
+			if _, err := os.Stat(filepath.Join(dir, name)); err == nil {
+				t.Error("a dry run has left a folder")
+			}
+			if i%2 == 1 && what == "time" {
+				continue // two of them are enough
+			}
+			if out := good(t, restore(to, name)...); !strings.Contains(out, "up to revision "+m.revision) {
+				t.Errorf("%q", out)
+			}
+			t.Setenv("QUINTO_ARCHIVE_LOG", "false")
+			t.Setenv("QUINTO_BACKUP_TO", "")
+			q := startProgram(t, "--data", filepath.Join(dir, name), "--port", "0")
+			if _, list := send(t, "GET", q.url+records+"?_sort=id&_since=0", ""); list != m.list {
+				t.Errorf("%s %s: %s\nwas %s", what, to, list, m.list)
+			}
+			q.end(t)
+			archiving(t, place)
+		}
+	}
+	if out := good(t, restore("latest", "latest")...); !strings.Contains(out, "revision ") {
+		t.Errorf("%q", out)
+	}
+	bad(t, ExitFailure, "not in the archive: revision 99999; archive ", restore("99999", "none")...)
+	bad(t, ExitFailure, "not in the archive: 2100-01-01T00:00:00.000Z; archive ", restore("2100-01-01T00:00:00Z", "none")...)
+	bad(t, ExitFailure, "the oldest archive of", restore("2020-01-01T00:00:00Z", "none")...)
+	bad(t, ExitUsage, "--to: ", restore("yesterday", "none")...)
+	bad(t, ExitUsage, "is not empty", restore("latest", "latest")...)
+	if code, _, _ := run(t, restore("latest", "none", "--cluster", "another")...); code != ExitFailure {
+		t.Error("another cluster was found")
+	}
+	damageSegments(t, place, restore)
+	if _, err := os.Stat(filepath.Join(dir, "none")); err == nil {
+		t.Error("a restore that failed has left its folder")
+	}
+}
+
+// damageSegments flips, cuts, swaps and removes segments, one at a time.
+func damageSegments(t *testing.T, place string, restore func(to, into string, more ...string) []string) {
+	files := segmentFiles(t, place)
+	victim, next := files[1], files[2]
+	sound, err := os.ReadFile(victim)
+	if err != nil {
+		t.Fatal(err)
+	}
+	other, err := os.ReadFile(next)
+	if err != nil {
+		t.Fatal(err)
+	}
+	flipped := bytes.Clone(sound)
+	flipped[len(sound)*2/3] ^= 0x10
+	for name, c := range map[string]struct {
+		data []byte // nil: removed
+		text string
+	}{
+		"flipped": {flipped, filepath.Base(victim) + ": damaged archive: entry "},
+		"cut":     {sound[:len(sound)-9], fmt.Sprintf("the archive ends at byte %d", len(sound)-9)},
+		"empty":   {[]byte{}, filepath.Base(victim) + ": not a backup archive of quinto: head at byte 0"},
+		"swapped": {other, "segment of another history"},
+		"removed": {nil, "entries of the log are missing: entries "},
+	} {
+		if err := os.Remove(victim); err != nil {
+			t.Fatal(err)
+		}
+		if c.data != nil {
+			if err := os.WriteFile(victim, c.data, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		bad(t, ExitFailure, c.text, restore("latest", "none")...)
+		bad(t, ExitFailure, c.text, restore("latest", "none", "--dry-run")...)
+		if c.data != nil {
+			code, _, stderr := run(t, "backup", "verify", place)
+			if code != ExitFailure || !strings.Contains(stderr, filepath.Base(victim)) {
+				t.Errorf("%s: exit %d, %q", name, code, stderr)
+			}
+		} else if out := good(t, "backup", "verify", place); !strings.Contains(out, "gap in the log: entries ") {
+			t.Errorf("%q", out)
+		}
+		if err := os.WriteFile(victim, sound, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	good(t, restore("latest", "none", "--dry-run")...)
+}
