@@ -4,11 +4,13 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync"
 	"testing"
@@ -122,6 +124,35 @@ type testServer struct {
 
 func (s *testServer) url(path string) string { return "http://" + s.addr + path }
 
+// onBothPorts runs a test against a port that speaks HTTP and one that speaks HTTPS.
+func onBothPorts(t *testing.T, test func(t *testing.T, s *testServer)) {
+	t.Run("HTTP", func(t *testing.T) { test(t, start(t, nil)) })
+	t.Run("HTTPS", func(t *testing.T) { test(t, start(t, overTLS)) })
+}
+
+// overTLS gives the port a certificate, which nobody checks.
+func overTLS(o *Options) {
+	other := httptest.NewTLSServer(nil)
+	defer other.Close()
+	o.TLS = &tls.Config{Certificates: other.TLS.Certificates, NextProtos: []string{"http/1.1"}, MinVersion: tls.VersionTLS12}
+}
+
+// dial opens a connection of the port's kind.
+func (s *testServer) dial() (interface {
+	net.Conn
+	CloseWrite() error
+}, error) {
+	c, err := net.Dial("tcp", s.addr)
+	if err != nil {
+		return nil, err
+	}
+	if s.options.TLS == nil {
+		return c.(*net.TCPConn), nil
+	}
+	secure := tls.Client(c, &tls.Config{InsecureSkipVerify: true})
+	return secure, secure.Handshake() // CloseWrite wants it done
+}
+
 // start serves on a free loopback port until the test ends.
 func start(t testing.TB, change func(*Options)) *testServer {
 	t.Helper()
@@ -167,7 +198,7 @@ type answer struct {
 // answers until the server closes or is silent for a moment.
 func (s *testServer) raw(t testing.TB, sent string, half bool) []answer {
 	t.Helper()
-	c, err := net.Dial("tcp", s.addr)
+	c, err := s.dial()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -178,7 +209,7 @@ func (s *testServer) raw(t testing.TB, sent string, half bool) []answer {
 	go func() {
 		_, _ = io.WriteString(c, sent) // the server may close first
 		if half {
-			_ = c.(*net.TCPConn).CloseWrite()
+			_ = c.CloseWrite()
 		}
 	}()
 	var all []answer

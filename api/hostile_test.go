@@ -80,39 +80,49 @@ func TestSmuggling(t *testing.T) {
 		"chunks cut by half-close":  post("/v1/b", "Transfer-Encoding: chunked\r\n", "5\r\nab"),
 		"headers cut by half-close": "GET /v1/b HTTP/1.1\r\nHost: h",
 	}
-	s := start(t, nil)
-	for name, sent := range tests {
-		t.Run(name, func(t *testing.T) {
-			got := s.raw(t, sent, true)
-			if len(got) > 1 {
-				t.Fatalf("%d answers: %s", len(got), got[1].body)
-			}
-			if len(got) == 1 {
-				if got[0].StatusCode < 400 || got[0].StatusCode > 499 {
-					t.Fatalf("status %d: %s", got[0].StatusCode, got[0].body)
+	onBothPorts(t, func(t *testing.T, s *testServer) {
+		for name, sent := range tests {
+			t.Run(name, func(t *testing.T) {
+				got := s.raw(t, sent, true)
+				if len(got) > 1 {
+					t.Fatalf("%d answers: %s", len(got), got[1].body)
 				}
-				checkError(t, got[0], got[0].StatusCode, 0)
-			}
-		})
-	}
-	if asked := s.service.requests(); len(asked) > 0 {
-		t.Errorf("the service was asked for %s", asked[0].Path)
-	}
+				if len(got) == 1 {
+					if got[0].StatusCode < 400 || got[0].StatusCode > 499 {
+						t.Fatalf("status %d: %s", got[0].StatusCode, got[0].body)
+					}
+					checkError(t, got[0], got[0].StatusCode, 0)
+				}
+			})
+		}
+		if asked := s.service.requests(); len(asked) > 0 {
+			t.Errorf("the service was asked for %s", asked[0].Path)
+		}
+	})
 }
 
 // A trailer must not become a header: it comes after the body, past every check.
 func TestTrailersAreDropped(t *testing.T) {
-	s := start(t, nil)
-	s.raw(t, post("/v1/b", "Transfer-Encoding: chunked\r\nTrailer: Authorization\r\n", "1\r\na\r\n0\r\nAuthorization: Basic eA==\r\nX-Forwarded-For: 1.2.3.4\r\n\r\n"), true)
-	for _, r := range s.service.requests() {
-		if r.Header["authorization"] != "" || r.Header["x-forwarded-for"] != "" {
-			t.Errorf("a trailer became a header: %v", r.Header)
+	onBothPorts(t, func(t *testing.T, s *testServer) {
+		s.raw(t, post("/v1/b", "Transfer-Encoding: chunked\r\nTrailer: Authorization\r\n", "1\r\na\r\n0\r\nAuthorization: Basic eA==\r\nX-Forwarded-For: 1.2.3.4\r\n\r\n"), true)
+		for _, r := range s.service.requests() {
+			if r.Header["authorization"] != "" || r.Header["x-forwarded-for"] != "" {
+				t.Errorf("a trailer became a header: %v", r.Header)
+			}
 		}
-	}
+	})
 }
 
 func TestLimitsOfARequest(t *testing.T) {
-	s := start(t, func(o *Options) { o.Config.Timeouts.Read = 300 * time.Millisecond })
+	t.Run("HTTP", func(t *testing.T) {
+		limitsOfARequest(t, start(t, func(o *Options) { o.Config.Timeouts.Read = 300 * time.Millisecond }))
+	})
+	t.Run("HTTPS", func(t *testing.T) {
+		limitsOfARequest(t, start(t, func(o *Options) { o.Config.Timeouts.Read = time.Second; overTLS(o) })) // the handshake's too
+	})
+}
+
+func limitsOfARequest(t *testing.T, s *testServer) {
 	limit := s.limits.BodyBytes
 	lines := func(n int, line string) string { return strings.Repeat(line+"\r\n", n) }
 	tests := []struct {
@@ -170,8 +180,9 @@ func TestLargeHeadPasses(t *testing.T) {
 	}
 }
 
-func TestPipelining(t *testing.T) {
-	s := start(t, nil)
+func TestPipelining(t *testing.T) { onBothPorts(t, pipelining) }
+
+func pipelining(t *testing.T, s *testServer) {
 	var sent strings.Builder
 	for i := range 100 {
 		fmt.Fprintf(&sent, "POST /v1/b/%d HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\n%03d", i, i)

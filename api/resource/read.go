@@ -75,7 +75,7 @@ func (s *Service) read(ctx context.Context, r *Request, spec *batchSpec) *Respon
 // client asked for no better.
 func (s *Service) readOnce(ctx context.Context, r *Request, spec *batchSpec, fresh fsm.Freshness, stale bool) (*Response, *plugins.Later) {
 	begun := s.meter.Now()
-	v, err := s.view(ctx, r, fresh)
+	v, err := s.view(ctx, r, spec, fresh)
 	if err != nil && r.Path == "/" {
 		// Who asks what the server is gets an answer without a leader too.
 		fresh.Level = fsm.Stale
@@ -108,48 +108,77 @@ func (s *Service) readOnce(ctx context.Context, r *Request, spec *batchSpec, fre
 }
 
 // view gives the state for a read. A session that shows a revision which this
-// node has not, or a time above that of the list it asks for, waits a little for the node to catch up; then the leader
+// node has not, or a time above that of a list it asks for, waits a little for the node to catch up; then the leader
 // is asked, and what it says holds: a list that was made anew is a fact.
-func (s *Service) view(ctx context.Context, r *Request, f fsm.Freshness) (*fsm.View, error) {
+func (s *Service) view(ctx context.Context, r *Request, spec *batchSpec, f fsm.Freshness) (*fsm.View, error) {
 	if f.Level != fsm.Session {
 		return s.node.View(ctx, f)
 	}
 	wait, cancel := context.WithTimeout(ctx, s.cfg.Timeouts.SessionWait)
 	defer cancel()
-	seen, shown := shownBy(r, s.node.Now(), &f)
+	shown := allShownBy(r, spec, s.node.Now(), &f)
 	v, err := s.node.View(wait, f)
 	if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
 		return s.node.View(ctx, fsm.Freshness{Level: fsm.Linearizable})
 	}
-	if err != nil {
-		return nil, err
-	}
-	if !shown {
-		return v, nil
-	}
-	list, ok, err := s.listOf(ctx, v, r)
-	if err != nil {
-		v.Close()
-		return nil, err
-	}
-	if !ok {
-		return v, nil
-	}
-	for {
-		l, err := v.List(list)
-		if err != nil {
-			v.Close()
-			return nil, err
-		}
-		if l.Timestamp >= seen {
+	for err == nil {
+		var has bool
+		if has, err = s.hasShown(ctx, v, shown); has {
 			return v, nil
 		}
 		next := fsm.Freshness{Level: fsm.Session, Revision: v.Revision() + 1}
 		v.Close()
+		if err != nil {
+			break
+		}
 		if v, err = s.node.View(wait, next); err != nil {
 			return s.node.View(ctx, fsm.Freshness{Level: fsm.Linearizable})
 		}
 	}
+	return nil, err
+}
+
+// shownTime is a time that a request, or a part of a batch, shows to have seen.
+type shownTime struct {
+	request *Request
+	seen    fsm.Timestamp
+}
+
+// allShownBy is what a request shows, or each part of a batch, whose one view has to
+// be as fresh as its most demanding part.
+func allShownBy(r *Request, spec *batchSpec, now fsm.Timestamp, f *fsm.Freshness) (all []shownTime) {
+	parts := []*Request{r}
+	if spec != nil {
+		parts = nil
+		for i := range spec.requests {
+			if part, _, ok := spec.requests[i].build(r); ok {
+				parts = append(parts, part)
+			}
+		}
+	}
+	for _, part := range parts {
+		if seen, ok := shownBy(part, now, f); ok {
+			all = append(all, shownTime{part, seen})
+		}
+	}
+	return all
+}
+
+// hasShown reports whether a view is as new as all that was shown of the lists.
+func (s *Service) hasShown(ctx context.Context, v *fsm.View, shown []shownTime) (bool, error) {
+	for _, t := range shown {
+		list, ok, err := s.listOf(ctx, v, t.request)
+		if err != nil {
+			return false, err
+		}
+		if !ok {
+			continue
+		}
+		if l, err := v.List(list); err != nil || l.Timestamp < t.seen {
+			return false, err
+		}
+	}
+	return true, nil
 }
 
 // checkLife refuses a revision that was given out by a life which a restore has undone.

@@ -275,11 +275,32 @@ func TestLevelOfAReadByHeaderAndParameter(t *testing.T) {
 
 // TestPagesOfASessionDoNotGoBack: the second page comes from a node that lags behind
 // the first one's. It has to wait for the first page's revision, since the client
-// keeps the first page's ETag and would miss for ever what came between.
+// keeps the first page's ETag and would miss for ever what came between. A page asked
+// for in a batch is no other.
 func TestPagesOfASessionDoNotGoBack(t *testing.T) {
-	c, n := newClient(t, map[string]string{})
-	c.withRecords(2)
-	first := c.want(200, "", "alice", "GET "+records+"?_consistency=session&_sort=last_modified&_limit=1", "")
+	for _, batch := range []bool{false, true} {
+		t.Run(fmt.Sprintf("batch=%t", batch), func(t *testing.T) {
+			c, n := newClient(t, map[string]string{})
+			c.withRecords(2)
+			path := pageAhead(t, c, n)
+			go func() {
+				time.Sleep(50 * time.Millisecond)
+				c.do("alice", "PUT "+records+"/between", "")
+			}()
+			if batch {
+				c.want(200, `"id":"between"`, "alice", "POST /batch", fmt.Sprintf(`{"requests":[{"path":"/"},{"path":%q}]}`, path), "quinto-consistency", "session")
+				return
+			}
+			c.want(200, `"id":"between"`, "alice", "GET "+path+"&_consistency=session", "")
+		})
+	}
+}
+
+// pageAhead is the path of the second page of the records as a node shows it that is
+// one revision ahead of n.
+func pageAhead(t *testing.T, c *client, n *loneNode) string {
+	t.Helper()
+	first := c.want(200, "", "alice", "GET "+records+"?_sort=last_modified&_limit=1", "")
 	next, err := url.Parse(first.Get("Next-Page"))
 	if err != nil {
 		t.Fatal(err)
@@ -289,7 +310,6 @@ func TestPagesOfASessionDoNotGoBack(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// The same page as a node shows it that is one revision ahead of this one.
 	revision := fmt.Sprintf(`"revision":%d`, n.machine.Revision())
 	if !strings.Contains(string(token), revision) {
 		t.Fatalf("%s is not in %s", revision, token)
@@ -297,11 +317,21 @@ func TestPagesOfASessionDoNotGoBack(t *testing.T) {
 	ahead := strings.Replace(string(token), revision, fmt.Sprintf(`"revision":%d`, n.machine.Revision()+1), 1)
 	query.Set("_token", base64.StdEncoding.EncodeToString([]byte(ahead)))
 	query.Set("_limit", "10")
+	return records + "?" + query.Encode()
+}
+
+// TestTimesShownInABatch: the list's time that a part of a batch shows is waited for
+// as outside of a batch.
+func TestTimesShownInABatch(t *testing.T) {
+	c, n := newClient(t, map[string]string{})
+	c.withRecords(1)
+	ahead := n.clock() + 60_000
 	go func() {
 		time.Sleep(50 * time.Millisecond)
-		c.do("alice", "PUT "+records+"/between", "")
+		c.do("alice", "PUT "+records+"/late", fmt.Sprintf(`{"data":{"last_modified":%d}}`, ahead))
 	}()
-	c.want(200, `"id":"between"`, "alice", "GET "+records+"?"+query.Encode(), "")
+	body := fmt.Sprintf(`{"requests":[{"path":"/"},{"path":%q,"headers":{"If-None-Match":"\"%d\""}}]}`, records, ahead)
+	c.want(200, `"status":304`, "alice", "POST /batch", body, "quinto-consistency", "session")
 }
 
 // TestSessionBeyondEveryNode: a revision that nobody has (a token of another
