@@ -5,11 +5,13 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/raft"
 	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
 	wal "github.com/hashicorp/raft-wal"
+	"github.com/hashicorp/raft-wal/metadb"
 	"go.etcd.io/bbolt"
 )
 
@@ -77,12 +79,17 @@ func openWAL(c *Config) (*logStore, *stableStore, func() error, error) {
 	if err := checkBolt(filepath.Join(dir, walMetaFile), walMetaBuckets, false); err != nil {
 		return nil, nil, nil, fmt.Errorf("cluster: Raft log: %w", err)
 	}
-	w, err := wal.Open(dir, wal.WithSegmentSize(walSegmentBytes), wal.WithLogger(c.Logger.Named("wal")))
+	filer, meta := newWALFiler(dir), &metadb.BoltMetaDB{}
+	w, err := wal.Open(dir, wal.WithSegmentSize(walSegmentBytes), wal.WithSegmentFiler(filer), wal.WithMetaStore(meta), wal.WithLogger(c.Logger.Named("wal")))
 	if err != nil { // whatever it cannot read
+		err = errors.Join(err, meta.Close()) // which it leaves locked
+		if errors.Is(err, ErrDamaged) {
+			return nil, nil, nil, fmt.Errorf("cluster: Raft log %q: %w", dir, err)
+		}
 		return nil, nil, nil, fmt.Errorf("cluster: %w: Raft log %q: %w", ErrDamaged, dir, err)
 	}
 	s, stable := newLogStore(c.WrapLog(w)), &stableStore{inner: w}
-	if s.mark, err = openMark(stable); err != nil {
+	if s.mark, err = openMark(stable, &filer.tail); err != nil {
 		return nil, nil, nil, errors.Join(fmt.Errorf("cluster: Raft log %q: %w", dir, err), w.Close())
 	}
 	return s, stable, func() error {
@@ -95,14 +102,16 @@ func openWAL(c *Config) (*logStore, *stableStore, func() error, error) {
 }
 
 // logMark remembers an entry that the WAL certainly had. The WAL takes a newest
-// segment that is missing for one that was never made, and a damaged entry in it,
-// with all that follows, for a write that a crash cut short; both would be an
-// acknowledged write forgotten in silence. The mark is set when the node stops and
-// every markEvery entries, so that at most the end of the log of a node that crashed
-// is taken at the WAL's word. A nil mark does nothing.
+// segment that is missing for one that was never made, and a damaged batch at its
+// end for a write that a crash cut short; both would be an acknowledged write
+// forgotten in silence. The mark is set when the node starts and stops, at the first
+// entries of each segment, and every markEvery entries: so only the last write of a
+// node that crashed is taken at the WAL's word (checkTail sees to those before it).
+// A nil mark does nothing.
 type logMark struct {
 	stable *stableStore
-	at     uint64 // only Raft's goroutine, or nobody after it, changes it
+	at     uint64         // only Raft's goroutine, or nobody beside it, changes it
+	tail   *atomic.Uint64 // the first index of the newest segment
 }
 
 const (
@@ -110,12 +119,12 @@ const (
 	markEvery = 4096 // each time costs one more sync
 )
 
-func openMark(stable *stableStore) (*logMark, error) {
+func openMark(stable *stableStore, tail *atomic.Uint64) (*logMark, error) {
 	at, err := stable.GetUint64([]byte(markKey))
 	if errors.Is(err, errKeyNotFound) {
 		err = nil
 	}
-	return &logMark{stable: stable, at: at}, err
+	return &logMark{stable: stable, at: at, tail: tail}, err
 }
 
 func (m *logMark) set(at uint64) error {
@@ -127,7 +136,10 @@ func (m *logMark) set(at uint64) error {
 }
 
 func (m *logMark) stored(last uint64) error {
-	if m == nil || last < m.at+markEvery {
+	if m == nil {
+		return nil
+	}
+	if first := m.tail.Load(); last < m.at+markEvery && (m.at >= first || last < first) {
 		return nil
 	}
 	return m.set(last)
@@ -155,4 +167,12 @@ func (m *logMark) check(last uint64) error {
 		return nil
 	}
 	return fmt.Errorf("%w: the log ends at %d and had entry %d", ErrDamaged, last, m.at)
+}
+
+// verified notes the end of a log that was read as a whole.
+func (m *logMark) verified(last uint64) error {
+	if m == nil {
+		return nil
+	}
+	return m.set(last)
 }

@@ -155,7 +155,7 @@ func (s *logStore) verify(floor uint64) error {
 			return fmt.Errorf("%w: log entry %d: %w", ErrDamaged, i, err)
 		}
 	}
-	return nil
+	return s.mark.verified(last)
 }
 
 // clusterID returns the cluster id of the newest command in the log, committed
