@@ -69,6 +69,8 @@ type Veto struct {
 	Location, Name string
 	// Problems make it a 400 about several parts of the request.
 	Problems []Problem
+	// Header are further headers of the answer, but for a 400 about parts of the request.
+	Header map[string]string
 }
 
 // Problem is one thing that is wrong with a request, as the details of Kinto's 400

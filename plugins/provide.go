@@ -162,6 +162,9 @@ type Route struct {
 	Name string
 	// Doc describes it in the API document; nil: it is not shown there.
 	Doc *Doc
+	// Listing: it answers as a list of objects does, with ETag, Next-Page and their kin,
+	// which it exposes to the scripts of other sites.
+	Listing bool
 	// Local answers from this node's own state, also while no leader is known.
 	Local bool
 	// Handle answers on the node that got the request. It must not write.
@@ -194,7 +197,8 @@ type RouteResponse struct {
 	Header map[string]string
 	Body   []byte
 	// Redirect, when not empty, makes it a 307 to this URL with the page of Kinto's
-	// framework; Status and Body do not count.
+	// framework; Status and Body do not count, and Header has neither Location nor
+	// Content-Type.
 	Redirect string
 	// Err, when not nil, stands in place of all that: ErrDenied, a *Veto, or whatever
 	// is a 500.

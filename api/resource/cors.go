@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"quinto/internal/config"
+	"quinto/plugins"
 )
 
 // exposure names a list of headers that a browser may show to a script
@@ -208,6 +209,9 @@ func (s *Service) exposure(r *Request, status int) exposure {
 		return baseFor(r.Method == http.MethodPost)
 	}
 	if at := s.endpoints.at(r.Path); at != nil {
+		if route := at.find(r.Method); route != nil && route.Listing {
+			return exposeList
+		}
 		return baseFor(at.find(r.Method) != nil)
 	}
 	rt, ok := s.table.route(r.Path)
@@ -256,6 +260,9 @@ func (s *Service) preflight(r *Request) *Response {
 		return s.cors.preflight(r, batchMethods, exposedBase)
 	}
 	if at := s.endpoints.at(r.Path); at != nil {
+		if slices.ContainsFunc(at.routes, func(route plugins.Route) bool { return route.Listing }) {
+			return s.cors.preflight(r, at.methods(), exposedList)
+		}
 		return s.cors.preflight(r, at.methods(), exposedBase)
 	}
 	rt, ok := s.table.route(r.Path)

@@ -163,17 +163,23 @@ func (p *planner) refusal(err error, who *identity) error {
 func routeOutline(got *plugins.RouteResponse, r *Request) *outline {
 	if got.Redirect != "" {
 		contentType, body := RedirectPage(r.Header["accept"], got.Redirect)
-		out := &outline{status: http.StatusTemporaryRedirect, fields: []HeaderField{{"Content-Type", contentType}, {"Location", got.Redirect}}}
+		out := &outline{status: http.StatusTemporaryRedirect, fields: append([]HeaderField{{"Content-Type", contentType}, {"Location", got.Redirect}}, headerFields(got.Header)...)}
 		out.literal([]byte(body))
 		return out
 	}
-	out := &outline{status: got.Status}
-	if !slices.ContainsFunc(slices.Collect(maps.Keys(got.Header)), func(name string) bool { return strings.EqualFold(name, "content-type") }) {
+	out := &outline{status: got.Status, raised: got.Status == http.StatusNotModified}
+	if !out.raised && !slices.ContainsFunc(slices.Collect(maps.Keys(got.Header)), func(name string) bool { return strings.EqualFold(name, "content-type") }) {
 		out.fields = append(out.fields, contentTypeField)
 	}
-	for _, name := range slices.Sorted(maps.Keys(got.Header)) {
-		out.fields = append(out.fields, HeaderField{name, got.Header[name]})
-	}
+	out.fields = append(out.fields, headerFields(got.Header)...)
 	out.literal(got.Body)
 	return out
+}
+
+// headerFields are the headers that a plugin gave, in the order of their names.
+func headerFields(header map[string]string) (fields []HeaderField) {
+	for _, name := range slices.Sorted(maps.Keys(header)) {
+		fields = append(fields, HeaderField{name, header[name]})
+	}
+	return fields
 }

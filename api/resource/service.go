@@ -322,6 +322,7 @@ func vetoed(v *plugins.Veto) *Failure {
 	if f.Errno == 0 {
 		f.Errno = ErrnoUndefined
 	}
+	f.Header = headerFields(v.Header)
 	return f
 }
 

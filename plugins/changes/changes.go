@@ -117,7 +117,7 @@ func (c *Changes) Capabilities() []plugins.Capability {
 // Routes implements plugins.RouteProvider.
 func (c *Changes) Routes() []plugins.Route {
 	return []plugins.Route{
-		{Method: http.MethodGet, Path: "/buckets/" + monitorBucket + "/collections/" + changesCollection + "/records", Name: "changes-plural", Handle: answering(c.list),
+		{Method: http.MethodGet, Path: "/buckets/" + monitorBucket + "/collections/" + changesCollection + "/records", Name: "changes-plural", Listing: true, Handle: answering(c.list),
 			Doc: &plugins.Doc{ID: "get_changes", Tag: "Changes", Open: true, Responses: `{"200":{"description":"The published collections and their timestamps.","schema":{"type":"object"}}}`}},
 		{Method: http.MethodGet, Path: "/buckets/:bid/collections/:cid/changeset", Name: "collection-changeset", Handle: answering(c.changeset),
 			Doc: &plugins.Doc{ID: "get_collection-changeset", Tag: "Changes",
@@ -209,11 +209,8 @@ func (c *Changes) list(r *plugins.RouteRequest) (*plugins.RouteResponse, error) 
 		return nil, err
 	}
 	header := map[string]string{"ETag": `"` + strconv.FormatInt(at, 10) + `"`, "Last-Modified": time.UnixMilli(at).UTC().Format(http.TimeFormat)}
-	if n, ok := timestamp(r.Header["if-none-match"]); ok && at <= n {
-		return &plugins.RouteResponse{Status: http.StatusNotModified, Header: header}, nil
-	}
-	if n, ok := timestamp(r.Header["if-match"]); ok && at > n || r.Header["if-none-match"] == "*" {
-		return nil, &plugins.Veto{Status: http.StatusPreconditionFailed, Message: "Resource was modified meanwhile"}
+	if unmodified, err := precondition(r, at, header); err != nil || unmodified {
+		return &plugins.RouteResponse{Status: http.StatusNotModified, Header: header}, err
 	}
 	sorted := q.NewPage()
 	for _, o := range all {
@@ -229,9 +226,40 @@ func (c *Changes) list(r *plugins.RouteRequest) (*plugins.RouteResponse, error) 
 		}
 		header["Next-Page"] = r.Base + r.Path + "?" + q.NextPage(token)
 	}
+	header["Cache-Control"] = "no-cache, no-store" // of a list, unless the settings say more
 	c.cache(header, r, monitorBucket, changesCollection)
 	body := append(appendAll([]byte(`{"data":[`), shown, q.Fields), "]}"...)
 	return &plugins.RouteResponse{Status: http.StatusOK, Header: header, Body: body}, nil
+}
+
+// precondition looks at If-Match and If-None-Match as a list does, and reports whether
+// the client has what is there.
+func precondition(r *plugins.RouteRequest, at int64, header map[string]string) (unmodified bool, err error) {
+	read := func(name string) (n int64, any bool, err error) {
+		text := strings.TrimSpace(r.Header[strings.ToLower(name)])
+		if text == "" || text == "*" {
+			return 0, text == "*", nil
+		}
+		n, ok := timestamp(text)
+		if !ok {
+			err = &plugins.Veto{Status: http.StatusBadRequest, Location: "header", Name: name, Message: "The value should be integer between double quotes."}
+		}
+		return n, false, err
+	}
+	match, _, err := read("If-Match")
+	if err != nil {
+		return false, err
+	}
+	noneMatch, any, err := read("If-None-Match")
+	switch {
+	case err != nil:
+		return false, err
+	case noneMatch == at:
+		return true, nil
+	case any, match != 0 && match != at: // 0 is no condition, as for any list
+		return false, &plugins.Veto{Status: http.StatusPreconditionFailed, Message: "Resource was modified meanwhile", Header: header}
+	}
+	return false, nil
 }
 
 func appendAll(b []byte, all []query.Object, fields *query.Fields) []byte {
@@ -277,11 +305,11 @@ func (c *Changes) old(r *plugins.RouteRequest) *plugins.RouteResponse {
 	if len(values) > 0 {
 		location += "?" + values.Encode()
 	}
-	header := map[string]string{"Location": location}
+	header := map[string]string{}
 	if c.redirectTTL >= 0 {
 		expires(header, c.redirectTTL, r.Now)
 	}
-	return &plugins.RouteResponse{Status: http.StatusTemporaryRedirect, Header: header}
+	return &plugins.RouteResponse{Redirect: location, Header: header}
 }
 
 // cache says how long an answer may be kept: longer when the client names what it
@@ -302,6 +330,7 @@ func expires(header map[string]string, seconds int64, now fsm.Timestamp) {
 	header["Cache-Control"] = "max-age=" + strconv.FormatInt(seconds, 10)
 	if seconds == 0 {
 		header["Cache-Control"], header["Pragma"] = "max-age=0, must-revalidate, no-cache, no-store", "no-cache"
+		header["Last-Modified"] = time.UnixMilli(int64(now)).UTC().Format(http.TimeFormat)
 	}
 	header["Expires"] = time.UnixMilli(int64(now)).UTC().Add(time.Duration(seconds) * time.Second).Format(http.TimeFormat)
 }

@@ -28,7 +28,7 @@ func readQuery(raw string) (a asked, err error) {
 		return a, invalid("", "The query is not well formed.")
 	}
 	a.since = -1
-	if a.more.Has("_since") {
+	if a.more.Get("_since") != "" { // an empty one counts as absent
 		var ok bool
 		if a.since, ok = timestamp(a.more.Get("_since")); !ok {
 			return a, invalid("_since", "The value should be integer between double quotes.")
@@ -53,7 +53,7 @@ func (c *Changes) changeset(r *plugins.RouteRequest) (*plugins.RouteResponse, er
 	monitor := bucket == monitorBucket && collection == changesCollection
 	p := fsm.Path("/buckets/" + bucket + "/collections/" + collection)
 	if p.CheckObject() != nil {
-		return nil, notFound(p)
+		return nil, notFound()
 	}
 	if !monitor {
 		if err := mayRead(r, p); err != nil {
@@ -99,8 +99,8 @@ func mayRead(r *plugins.RouteRequest, p fsm.Path) error {
 	return plugins.ErrDenied
 }
 
-func notFound(p fsm.Path) error {
-	return &plugins.Veto{Status: http.StatusNotFound, Errno: 111, Message: "The resource you are looking for could not be found: " + string(p)}
+func notFound() error {
+	return &plugins.Veto{Status: http.StatusNotFound, Errno: 111, Message: "The resource you are looking for could not be found."}
 }
 
 func (c *Changes) monitorChangeset(r *plugins.RouteRequest, a asked) ([]byte, error) {
@@ -111,7 +111,7 @@ func (c *Changes) monitorChangeset(r *plugins.RouteRequest, a asked) ([]byte, er
 	at := newest(all, r.Now)
 	filter := url.Values{}
 	for _, name := range []string{"bucket", "collection"} {
-		if a.more.Has(name) {
+		if a.more.Get(name) != "" {
 			filter.Set(name, strconv.Quote(a.more.Get(name)))
 		}
 	}
@@ -142,7 +142,7 @@ func recordsChangeset(v fsm.Reader, p fsm.Path, a asked) ([]byte, error) {
 		return nil, err
 	}
 	if !o.Exists() {
-		return nil, notFound(p)
+		return nil, notFound()
 	}
 	list := p.Child("records")
 	info, err := v.List(list)
