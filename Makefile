@@ -85,6 +85,12 @@ conformance-all: build ## the same at length: both backends of Kinto, 1,200 rand
 	  $(CONFORMANCE) --kinto-venv "$$venv" --generate 1200 --backend memory,postgresql; \
 	  $(CONFORMANCE) --kinto-venv "$$venv" --generate 300 --nodes 3 --kill-every 5s
 
+.PHONY: conformance-plugins
+conformance-plugins: build ## the same beside kinto-changes, kinto-emailer and kinto-redis: answers, mails, messages
+	@venv="$$(scripts/lib/tools.sh plugins)"; redis="$$(scripts/lib/tools.sh redis)"; smtp="$$(scripts/lib/tools.sh smtp)"; set -x; \
+	  $(CONFORMANCE) --kinto-venv "$$venv" --scenarios scripts/conformance/plugins/scenarios; \
+	  $(CONFORMANCE) --kinto-venv "$$venv" --effects --redis "$$redis" --smtp "$$smtp"
+
 .PHONY: wounds
 wounds: build ## what real Kinto on PostgreSQL harms and quinto does not (docs/results/wounds.md); WOUNDS=small takes a minute
 	@venv="$$(scripts/lib/tools.sh venv)"; scripts/lib/tools.sh postgres >/dev/null; \

@@ -4,6 +4,7 @@
 //	go run ./scripts/conformance --target kinto           compare Kinto with itself: proves the scenarios, must find nothing
 //	go run ./scripts/conformance --only-kinto -v          show what Kinto answers, for writing scenarios
 //	go run ./scripts/conformance --wounds full --quinto bin/quinto   show what Kinto on PostgreSQL harms and quinto does not
+//	go run ./scripts/conformance --effects --redis … --smtp … --quinto bin/quinto   compare what kinto-redis and kinto-emailer send out
 //	go run ./scripts/conformance --table                  write docs/conformance.md and docs/compatibility.md
 //
 // The scenarios are text files; scenarios/README.md explains their form. Exit code 0: every difference is one of deviations.txt.
@@ -28,11 +29,12 @@ import (
 type options struct {
 	root, venv, target, quinto, scenarios string
 	run, backend, dsn, wounds             string
+	redis, smtp                           string
 	pg                                    *postgres // started by this run
 	nodes, pairs, generate                int
 	killEvery                             time.Duration
 	spread                                *totals
-	onlyKinto, verbose, table             bool
+	onlyKinto, verbose, table, effects    bool
 	sample, workers                       int
 	seed                                  uint64
 }
@@ -62,6 +64,9 @@ func parseFlags(args []string) (options, error) {
 	f.BoolVar(&o.verbose, "v", false, "show both answers of a differing request (with --only-kinto: all answers)")
 	f.BoolVar(&o.table, "table", false, "write the tables of docs/ and do nothing else")
 	f.StringVar(&o.wounds, "wounds", "", "instead of scenarios: show what Kinto on PostgreSQL harms and quinto does not, `small` or full")
+	f.BoolVar(&o.effects, "effects", false, "instead of scenarios: compare what kinto-redis and kinto-emailer send out; needs --quinto, --redis and --smtp")
+	f.StringVar(&o.redis, "redis", "", "the redis-server for --effects")
+	f.StringVar(&o.smtp, "smtp", "", "Python virtual environment with aiosmtpd for --effects")
 	f.IntVar(&o.sample, "sample", 0, "run that many scenarios, picked by --seed")
 	f.IntVar(&o.generate, "generate", 0, "draw that many random sequences of requests too, from --seed on")
 	f.Uint64Var(&o.seed, "seed", 1, "seed of --sample, and of the first generated sequence")
@@ -109,6 +114,9 @@ func (o *options) complete() error {
 	if o.killEvery != 0 && (o.killEvery < 0 || o.nodes < 2 || o.quinto == "") {
 		return errors.New("--kill-every needs --quinto and --nodes")
 	}
+	if o.effects && (o.quinto == "" || o.redis == "" || o.smtp == "") {
+		return errors.New("--effects needs --quinto, --redis and --smtp")
+	}
 	o.spread = &totals{}
 	if !o.table && !o.onlyKinto && (o.target == "") == (o.quinto == "") {
 		return errors.New("give one of --quinto PATH, --target URL, --target kinto, --only-kinto")
@@ -138,6 +146,9 @@ func run(ctx context.Context, args []string) (int, error) {
 	}
 	if o.wounds != "" {
 		return runWounds(ctx, o)
+	}
+	if o.effects {
+		return runEffects(ctx, o)
 	}
 	script, err := LoadScript(o.scenarios)
 	if err != nil {

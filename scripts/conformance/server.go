@@ -57,7 +57,10 @@ func iniText(port int, settings, backend, dsn string) string {
 			policies = strings.ReplaceAll(value, "|", " ")
 			continue
 		}
-		fmt.Fprintf(&extra, "kinto.%s = %s\n", key, strings.ReplaceAll(value, "|", " "))
+		if !strings.HasPrefix(key, "mail.") { // those are pyramid_mailer's
+			key = "kinto." + key
+		}
+		fmt.Fprintf(&extra, "%s = %s\n", key, strings.ReplaceAll(value, "|", " "))
 	}
 	if backend == "postgresql" {
 		for _, part := range []string{"storage", "permission", "cache"} {
@@ -132,6 +135,15 @@ func startQuinto(ctx context.Context, program, dir, settings string) (*process, 
 
 // startServer runs a program and waits until it answers its load balancer's heartbeat.
 func startServer(ctx context.Context, name string, port int, log, program string, args ...string) (*process, error) {
+	p, err := runProgram(name, port, log, program, args...)
+	if err != nil {
+		return nil, err
+	}
+	return p, p.waitReady(ctx)
+}
+
+// runProgram starts a program with its output in the file log.
+func runProgram(name string, port int, log, program string, args ...string) (*process, error) {
 	out, err := os.Create(log)
 	if err != nil {
 		return nil, err
@@ -146,7 +158,7 @@ func startServer(ctx context.Context, name string, port int, log, program string
 	}
 	p := &process{Server: Server{Name: name, Base: fmt.Sprintf("http://127.0.0.1:%d", port)}, cmd: cmd, done: make(chan error, 1), log: log}
 	go func() { p.done <- cmd.Wait() }()
-	return p, p.waitReady(ctx)
+	return p, nil
 }
 
 func (p *process) waitReady(ctx context.Context) error {

@@ -11,6 +11,7 @@
 #   scripts/lib/tools.sh golangci   golangci-lint, built through the Go module proxy
 #   scripts/lib/tools.sh redis      redis-server, from Debian's packages if absent
 #   scripts/lib/tools.sh nats       nats-server, built through the Go module proxy
+#   scripts/lib/tools.sh plugins    Python: Kinto with kinto-changes, kinto-emailer and kinto-redis, in a folder of its own
 #   scripts/lib/tools.sh smtp       Python: aiosmtpd, in a folder of its own
 #   scripts/lib/tools.sh postfix    Postfix, a whole mail server, from Debian's packages; it is not set up
 #   scripts/lib/tools.sh all        all of them
@@ -94,6 +95,15 @@ tools_install_s3() {
     "$python" -m venv "$TOOLS_CACHE/s3" &&
     "$TOOLS_CACHE/s3/bin/python" -m pip install --quiet --disable-pip-version-check \
       --requirement "$TOOLS_HERE/requirements-s3.txt"
+}
+
+tools_install_plugins() {
+  local python
+  python="$(tools_python)" || return 1
+  rm -rf "$TOOLS_CACHE/plugins" &&
+    "$python" -m venv "$TOOLS_CACHE/plugins" &&
+    "$TOOLS_CACHE/plugins/bin/python" -m pip install --quiet --disable-pip-version-check \
+      --requirement "$TOOLS_HERE/requirements-plugins.txt"
 }
 
 tools_install_smtp() {
@@ -200,6 +210,9 @@ tools_schemathesis() {
 tools_s3() {
   tools_once s3 "$(tools_key "$TOOLS_HERE/requirements-s3.txt")" tools_install_s3 && echo "$TOOLS_CACHE/s3"
 }
+tools_plugins() {
+  tools_once plugins "$(tools_key "$TOOLS_HERE/requirements-plugins.txt")" tools_install_plugins && echo "$TOOLS_CACHE/plugins"
+}
 tools_npm() {
   tools_once npm "$(tools_key "$TOOLS_HERE/package.json" "$TOOLS_HERE/package-lock.json")" tools_install_npm && echo "$TOOLS_CACHE/npm"
 }
@@ -233,9 +246,9 @@ tools_main() {
   [[ $# -gt 0 ]] || { sed -n '2,/^$/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2; return 2; }
   for name in "$@"; do
     case "$name" in
-      venv | schemathesis | s3 | npm | postgres | browser | golangci | redis | nats | smtp | postfix) "tools_$name" || return 1 ;;
-      all) tools_main venv schemathesis s3 npm postgres browser golangci redis nats smtp postfix || return 1 ;;
-      *) tools_die "unknown tool '$name': venv, schemathesis, s3, npm, postgres, browser, golangci, redis, nats, smtp, postfix or all" || return 2 ;;
+      venv | schemathesis | s3 | plugins | npm | postgres | browser | golangci | redis | nats | smtp | postfix) "tools_$name" || return 1 ;;
+      all) tools_main venv schemathesis s3 plugins npm postgres browser golangci redis nats smtp postfix || return 1 ;;
+      *) tools_die "unknown tool '$name': venv, schemathesis, s3, plugins, npm, postgres, browser, golangci, redis, nats, smtp, postfix or all" || return 2 ;;
     esac
   done
 }
