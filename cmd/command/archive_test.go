@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -185,4 +186,67 @@ func damageSegments(t *testing.T, place string, restore func(to, into string, mo
 		}
 	}
 	good(t, restore("latest", "none", "--dry-run")...)
+}
+
+// A log that was cut before it was archived leaves a gap: it is told wherever the
+// archive is shown, a new archive begins at once, and what is on both sides of the gap
+// is restored. Segments that no archive needs any more go.
+func TestGapInTheArchivedLog(t *testing.T) {
+	dir := t.TempDir()
+	place, data := filepath.Join(dir, "archives"), filepath.Join(dir, "data")
+	archiving(t, place)
+	t.Setenv("QUINTO_SNAPSHOT_ENTRIES", "100")
+	t.Setenv("QUINTO_TRAILING_ENTRIES", "64")
+	t.Setenv("KINTO_INCLUDES", "kinto.plugins.prometheus")
+	p := startProgram(t, "--data", data, "--port", "0")
+	archived(t, data) // the first archive is there
+	send(t, "PUT", p.url+"buckets/b", "")
+	send(t, "PUT", p.url+"buckets/b/collections/c", "")
+	archived(t, data)
+	_, _, _, before := listRecords(t, p.url)
+	p.end(t)
+	t.Setenv("QUINTO_ARCHIVE_LOG", "false")
+	p = startProgram(t, "--data", data, "--port", "0")
+	until(t, "the log to be cut", func() bool {
+		for i := range 100 {
+			send(t, "PUT", fmt.Sprintf("%s%s/lost%d", p.url, records, i), "")
+		}
+		_, metrics := send(t, "GET", p.url+"__metrics__", "")
+		_, first, _ := strings.Cut(metrics, "\nkinto_raft_first_index ")
+		first, _, _ = strings.Cut(first, "\n")
+		index, err := strconv.ParseFloat(first, 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		files := segmentFiles(t, place)
+		last, _ := backup.ParseSegment(filepath.Base(files[len(files)-1]))
+		return uint64(index) > last.Last+1
+	})
+	_, _, _, inside := listRecords(t, p.url)
+	p.end(t)
+
+	archiving(t, place)
+	p = startProgram(t, "--data", data, "--port", "0")
+	if s := archived(t, data); s.Gaps != 1 || s.Gap == "" {
+		t.Errorf("%+v", s)
+	}
+	if !strings.Contains(p.errs.String(), "a gap in the archive of the log") {
+		t.Errorf("%q", p.errs.String())
+	}
+	if out := good(t, "backup", "status", "--data", data); !strings.Contains(out, "log: 1 gaps, the last: ") {
+		t.Errorf("%q", out)
+	}
+	send(t, "PUT", p.url+records+"/after", "")
+	archived(t, data)
+	_, _, _, after := listRecords(t, p.url)
+	p.end(t)
+	if out := good(t, "backup", "list", place); !strings.Contains(out, "gap in the log: entries ") {
+		t.Errorf("%q", out)
+	}
+	to := func(revision string) []string {
+		return []string{"restore", "--from", place, "--to", revision, "--data", filepath.Join(dir, "new"), "--dry-run"}
+	}
+	good(t, to(before)...)
+	good(t, to(after)...)
+	bad(t, ExitFailure, "entries of the log are missing: entries ", to(fmt.Sprint(number(t, inside)-1))...)
 }

@@ -18,12 +18,14 @@ import (
 	"time"
 )
 
-// quinto runs one command of the binary to its end.
-func quinto(t *testing.T, args ...string) {
+// quinto runs one command of the binary to its end, and returns what it printed.
+func quinto(t *testing.T, args ...string) string {
 	t.Helper()
-	if out, err := exec.Command(binary, args...).CombinedOutput(); err != nil {
+	out, err := exec.Command(binary, args...).CombinedOutput()
+	if err != nil {
 		t.Fatalf("quinto %q: %v\n%s", args, err, out)
 	}
+	return string(out)
 }
 
 // protected is a cluster on addresses of its own, all of whose wires are encrypted.
