@@ -351,9 +351,20 @@ func TestLostQuorumIsRecoveredOnOneSurvivor(t *testing.T) {
 	ready(t, n)
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
+	last := n.fsm.Revision()
 	gone, err := n.EndRecovery(ctx)
 	if err != nil || len(gone) != 2 {
 		t.Fatalf("%v %v", gone, err)
+	}
+	// What the lost nodes gave out beyond this one's state is of a lost life.
+	v, err := n.fsm.View()
+	if err != nil {
+		t.Fatal(err)
+	}
+	lives, err := v.Lives()
+	v.Close()
+	if err != nil || len(lives) != 1 || lives.Lost(last) || !lives.Lost(last+1) || lives.Lost(fsm.LifeStep) || n.fsm.Revision() != fsm.LifeStep {
+		t.Fatalf("%+v %v, revision %d behind %d", lives, err, n.fsm.Revision(), last)
 	}
 	n.stop(t)
 	// It serves alone, with all it had.
@@ -381,6 +392,59 @@ func TestLostQuorumIsRecoveredOnOneSurvivor(t *testing.T) {
 		t.Error("the new node lacks a write")
 	}
 	sameState(t, n, m)
+}
+
+// A survivor that lacked acknowledged writes gives none of their revisions out again:
+// a token of such a write is told to be of a lost life, also by a node that joins later.
+func TestRecoveryGivesNoRevisionOutTwice(t *testing.T) {
+	t.Parallel()
+	nodes := trio(t, nil)
+	l := leaderOf(t, nodes...)
+	survivor := others(l, nodes)[0]
+	shared := mustPut(t, l, "shared")
+	sameState(t, nodes...)
+	survivor.stop(t)
+	lost := mustPut(t, l, "lost")
+	for _, n := range others(survivor, nodes) {
+		n.stop(t)
+	}
+	c := survivor.cfg
+	c.Join, c.Expect, c.GossipAddr, c.Recover = nil, 0, "", true
+	n := openOnly(t, c)
+	if err := n.Recover(); err != nil {
+		t.Fatal(err)
+	}
+	if err := n.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ready(t, n)
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	if _, err := n.EndRecovery(ctx); err != nil {
+		t.Fatal(err)
+	}
+	n.stop(t)
+	n = startNode(t, survivor.cfg)
+	ready(t, n)
+	if r := mustPut(t, n, "new"); r <= fsm.LifeStep || has(t, n, "lost") {
+		t.Errorf("the first write of the new life has revision %d", r)
+	}
+	fresh := testConfig(t, "n9")
+	fresh.GossipAddr, fresh.Join = freeAddr(t), []string{survivor.cfg.GossipAddr}
+	m := startNode(t, fresh)
+	ready(t, m)
+	sameState(t, n, m)
+	for _, o := range []*testNode{n, m} {
+		v, err := o.fsm.View()
+		if err != nil {
+			t.Fatal(err)
+		}
+		lives, err := v.Lives()
+		v.Close()
+		if err != nil || lives.Lost(shared) || !lives.Lost(lost) {
+			t.Errorf("%s: %+v %v: shared %d, lost %d", o.cfg.Name, lives, err, shared, lost)
+		}
+	}
 }
 
 // openOnly opens a node and does not start it.

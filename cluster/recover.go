@@ -91,9 +91,12 @@ func (n *Node) Recover() error {
 // termKey is Raft's key of the current term in its stable store.
 const termKey = "CurrentTerm"
 
-// EndRecovery notes the directories of all other nodes as removed and returns their
-// names. Call it once the recovered node leads.
+// EndRecovery begins a new life of revisions, notes the directories of all other nodes
+// as removed and returns their names. Call it once the recovered node leads.
 func (n *Node) EndRecovery(ctx context.Context) ([]string, error) {
+	if err := n.beginLife(ctx); err != nil {
+		return nil, err
+	}
 	v, err := n.fsm.View()
 	if err != nil {
 		return nil, err
@@ -129,6 +132,19 @@ func (n *Node) EndRecovery(ctx context.Context) ([]string, error) {
 		ops = ops[count:]
 	}
 	return gone, n.ident.update(func(d *identityData) { d.Recovering = false })
+}
+
+// beginLife makes the revisions go on at the next multiple of fsm.LifeStep: those that
+// the lost nodes gave out and this one never received are recognised by it, and nobody
+// gets them again. This node is alone, so it may raise the feature level that the
+// operation needs. A recovery that is repeated begins one more life.
+func (n *Node) beginLife(ctx context.Context) error {
+	for _, op := range []fsm.Op{{Type: fsm.OpSetFeatureLevel, Level: fsm.FeatureLevel2}, {Type: fsm.OpBeginLife}} {
+		if _, err := n.Propose(ctx, fsm.Txn{Now: n.Now(), Ops: []fsm.Op{op}}); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // recoverOps bounds the operations of one transaction of EndRecovery.

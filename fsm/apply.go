@@ -194,6 +194,8 @@ func (a *applier) op(t *Txn, i int) (Object, error) {
 	case OpSetFeatureLevel:
 		a.meta.FeatureLevel = max(a.meta.FeatureLevel, o.Level)
 		return Object{}, nil
+	case OpBeginLife:
+		return Object{}, a.beginLife(t.Now)
 	case OpSetSetting:
 		if o.Value == nil {
 			return Object{}, a.writes.delete(key(spaceSetting, o.Name))

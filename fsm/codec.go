@@ -379,7 +379,7 @@ func checkOp(o *Op) error {
 		return o.Path.CheckList()
 	case OpSetListTimestamp:
 		return o.Path.CheckList()
-	case OpTrimEvents, OpSetFeatureLevel:
+	case OpTrimEvents, OpSetFeatureLevel, OpBeginLife:
 		return nil
 	case OpFlush:
 		return checkFlush(o)

@@ -34,10 +34,13 @@ var historyTxn = Txn{Now: 1795308102077, Ops: []Op{
 // before there was a flush.
 var flushTxn = Txn{UserID: "account:a", Now: 1795308102078, Ops: []Op{{Type: OpFlush, Members: []string{"cache/", "nonce/"}}}}
 
+// lifeTxn is what a recovery logs.
+var lifeTxn = Txn{Now: 1795308102080, Ops: []Op{{Type: OpBeginLife}}}
+
 var freshTxn = Txn{Now: 1795308102079, Ops: []Op{{Type: OpPut, Path: "/buckets/b", Data: []byte(`{}`), Fresh: true}}}
 
 func TestTxnRoundTrip(t *testing.T) {
-	for _, want := range []Txn{sampleTxn, flushTxn, historyTxn, freshTxn} {
+	for _, want := range []Txn{sampleTxn, flushTxn, historyTxn, freshTxn, lifeTxn} {
 		got, err := DecodeTxn(EncodeTxn(&want))
 		if err != nil || !reflect.DeepEqual(got, want) {
 			t.Fatalf("%v\n got %+v\nwant %+v", err, got, want)
@@ -94,6 +97,7 @@ func TestReleasedEncodings(t *testing.T) {
 	goldenFile(t, "notifier.hex", encodeNotifier(&Notifier{Hash: []byte("h"), Start: 1, Cursor: 2, Lanes: []Lane{{"l", 1}}}))
 	goldenFile(t, "meta.hex", encodeMeta(&meta{ClusterID: "c", Revision: 1, FeatureLevel: 1, EventFloor: 2, EventCount: 3, Clock: 4, RequestFirst: 5, RequestNext: 6, RequestBytes: 7}))
 	goldenFile(t, "entry_history.hex", EncodeGroup(testCluster, [][]byte{EncodeTxn(&historyTxn)}))
+	goldenFile(t, "entry_life.hex", EncodeGroup(testCluster, [][]byte{EncodeTxn(&lifeTxn)}))
 	goldenFile(t, "entry_fresh.hex", EncodeGroup(testCluster, [][]byte{EncodeTxn(&freshTxn)}))
 	goldenFile(t, "object_of.hex", encodeObject(&Object{Revision: 9, Data: []byte(`{}`), Of: &Ref{"/buckets/b", 9, 0, false}}))
 	goldenFile(t, "object_granted.hex", encodeObject(&Object{Revision: 9, ACL: o.ACL, grantsAt: 3}))
@@ -139,7 +143,7 @@ func TestDecodeRefuses(t *testing.T) {
 
 func FuzzDecodeEntry(f *testing.F) {
 	f.Add(EncodeTxn(&sampleTxn))
-	for _, op := range slices.Concat(flushTxn.Ops, historyTxn.Ops, sampleTxn.Ops) {
+	for _, op := range slices.Concat(flushTxn.Ops, historyTxn.Ops, sampleTxn.Ops, lifeTxn.Ops) {
 		f.Add(EncodeTxn(&Txn{Now: 1, Ops: []Op{op}}))
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
@@ -183,6 +187,7 @@ func FuzzApply(f *testing.F) {
 	f.Add(EncodeTxn(&historyTxn), EncodeTxn(&Txn{Now: 3, Ops: []Op{{Type: OpDeleteTree, Path: "/buckets/b"}}}))
 	f.Add(EncodeTxn(&sampleTxn), EncodeTxn(&Txn{Now: 3, Ops: []Op{{Type: OpDeleteTree, Path: "/buckets/b"}}}))
 	f.Add(EncodeTxn(&sampleTxn), EncodeTxn(&flushTxn))
+	f.Add(EncodeTxn(&lifeTxn), EncodeTxn(&sampleTxn))
 	one, two := newNode(f), newNode(f)
 	f.Fuzz(func(t *testing.T, x, y []byte) {
 		a, err := DecodeTxn(x)

@@ -10,8 +10,10 @@ import "fmt"
 const (
 	// FeatureLevel1 is all that the first release knows.
 	FeatureLevel1 uint32 = 1
+	// FeatureLevel2 has OpBeginLife. Only a recovery raises to it, whose node is alone.
+	FeatureLevel2 uint32 = 2
 	// FeatureCurrent is the highest level that this binary knows.
-	FeatureCurrent = FeatureLevel1
+	FeatureCurrent = FeatureLevel2
 )
 
 // level is the lowest level of a state that o may reach. What no row names is of a
@@ -22,6 +24,8 @@ func (o *Op) level() uint32 {
 	case OpPut, OpPutTombstone, OpDelete, OpDeleteTree, OpSetListTimestamp, OpPurgeTombstones, OpTrimEvents,
 		OpRegisterNotifier, OpForgetNotifier, OpAdvanceCursor, OpSetSetting, OpFlush, OpPutEntry, OpDropEntries:
 		return FeatureLevel1
+	case OpBeginLife:
+		return FeatureLevel2
 	case OpSetFeatureLevel: // to what this binary knows it may be raised from any
 		if o.Level <= FeatureCurrent {
 			return FeatureLevel1

@@ -17,10 +17,10 @@ const LifeStep Revision = 1 << 40
 // is Life.Next, so that their order is that of time.
 const lifePrefix = "life/"
 
-// Life is one restore in the history of a state: revisions above Last and below
+// Life is one restore, or one recovery from a lost quorum, in the history of a state: revisions above Last and below
 // Next were given out, if at all, by a life that was lost.
 type Life struct {
-	Last Revision  // the backup's: the last that this state and the lost life share
+	Last Revision  // the backup's, or the survivor's: the last that this state and the lost life share
 	Next Revision  // the restored state's, a multiple of LifeStep
 	From string    // id of the cluster that the backup is of
 	At   Timestamp // when it was restored
@@ -64,6 +64,22 @@ func decodeLife(v []byte, l *Life) error {
 		}
 		return nil
 	})
+}
+
+// maxLives bounds how often a life may begin: revisions stay below 2^63.
+const maxLives = 1<<63/uint64(LifeStep) - 1
+
+// beginLife is Apply's part of a recovery: whatever nodes that are lost gave out above
+// the revision of this state is told apart from what comes now. The timestamps of lists
+// stay. At the last life that there is room for it does nothing.
+func (a *applier) beginLife(now Timestamp) error {
+	lives := uint64(a.meta.Revision / LifeStep)
+	if lives >= maxLives {
+		return nil
+	}
+	life := Life{Last: a.meta.Revision, Next: Revision(lives+1) * LifeStep, From: a.meta.ClusterID, At: now}
+	a.meta.Revision = life.Next
+	return a.set(key(spaceSetting, lifeName(life.Next)), encodeLife(&life))
 }
 
 // Lives are the restores that a state has behind it, the oldest first. Nil: its

@@ -2,6 +2,7 @@ package fsm
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/hashicorp/raft"
 )
@@ -88,7 +89,10 @@ func (f *FSM) Replay(l *raft.Log, to Bound) (past bool, err error) {
 func (f *FSM) within(txns []Txn, most Revision) (int, error) {
 	m := f.Position().Revision
 	for i := range txns {
-		m += Revision(len(txns[i].Ops)) // none gives out more revisions than that
+		m += Revision(len(txns[i].Ops)) // none but the beginning of a life gives out more
+		if slices.ContainsFunc(txns[i].Ops, func(o Op) bool { return o.Type == OpBeginLife }) {
+			m += LifeStep
+		}
 	}
 	if m <= most {
 		return len(txns), nil

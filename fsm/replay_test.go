@@ -104,3 +104,32 @@ func objectsOf(t *testing.T, n *node) string {
 	}
 	return out
 }
+
+// A life that begins in the middle of a log leaves a gap in the revisions: nothing of
+// it is given out again, and lists and objects stay as they are.
+func TestBeginLife(t *testing.T) {
+	n, same := newNode(t), newNode(t)
+	n.apply(put("/buckets/a", 1, `{}`), put("/buckets/b", 2, `{}`))
+	before := objectsOf(t, n)
+	n.apply(lifeTxn)
+	if objectsOf(t, n) != before || n.Revision() != LifeStep {
+		t.Fatalf("revision %d", n.Revision())
+	}
+	r := n.apply(put("/buckets/c", 3, `{}`))
+	n.apply(lifeTxn)
+	if r[0].Revision != LifeStep+1 || n.Revision() != 2*LifeStep {
+		t.Errorf("revisions %d, %d", r[0].Revision, n.Revision())
+	}
+	lives, err := n.view().Lives()
+	if err != nil || len(lives) != 2 || lives.Lost(2) || !lives.Lost(3) || lives.Lost(LifeStep+1) || !lives.Lost(LifeStep+2) {
+		t.Errorf("%+v, %v", lives, err)
+	}
+	// All of it in one batch is the same, and a replay up to a revision stops before it.
+	same.ApplyBatch([]*raft.Log{entry(1, put("/buckets/a", 1, `{}`), put("/buckets/b", 2, `{}`)), entry(2, lifeTxn), entry(3, put("/buckets/c", 3, `{}`)), entry(4, lifeTxn)})
+	if hashOf(t, n) != hashOf(t, same) {
+		t.Error("the batch makes another state")
+	}
+	if past, err := n.Replay(entry(5, lifeTxn), Bound{Revision: 3*LifeStep - 1}); !past || err != nil || n.Revision() != 2*LifeStep {
+		t.Errorf("%v %v, revision %d", past, err, n.Revision())
+	}
+}

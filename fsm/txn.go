@@ -52,6 +52,7 @@ const (
 	OpFlush            OpType = 13 // every object and list vanishes; one revision. Members: prefixes of settings that go too
 	OpPutEntry         OpType = 14 // create or replace an entry: an object that is no event and has no version; it refers to Target as it stands now
 	OpDropEntries      OpType = 15 // the entries of the list Path whose ids are Members vanish without tombstones
+	OpBeginLife        OpType = 16 // revisions go on at the next multiple of LifeStep; what lies between is a life that was lost
 )
 
 // Op is one operation of a transaction. Which fields count depends on Type.

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"quinto/cluster"
+	"quinto/fsm"
 	"quinto/internal/config"
 )
 
@@ -21,6 +22,8 @@ type recovery struct {
 	cluster.Survivor
 	Recovered bool     `json:"recovered"`
 	Removed   []string `json:"removed"` // names of the nodes that may not come back
+	// Next is where revisions go on; 0: nothing was recovered.
+	Next fsm.Revision `json:"next_revision"`
 }
 
 func recoverCommand() *cobra.Command {
@@ -64,7 +67,7 @@ func (f *memberFlags) sayRecovery(c *cobra.Command, r recovery) error {
 	if len(r.Removed) > 0 {
 		gone = strings.Join(r.Removed, ", ")
 	}
-	return f.say(c, "%s\n%s is now the only member; start it as usual, and let new nodes join. Refused from now on: %s", about, r.Name, gone)
+	return f.say(c, "%s\n%s is now the only member; start it as usual, and let new nodes join. Refused from now on: %s\nrevisions go on from %d: tokens of writes that were lost are told so", about, r.Name, gone, r.Next)
 }
 
 // recoverOffline looks at the node of c's data folder, which no process may serve, and
@@ -118,7 +121,7 @@ func (n *Node) recover(ctx context.Context, r *recovery) error {
 	}
 	removed, err := n.cluster.EndRecovery(ctx)
 	if err == nil {
-		r.Recovered, r.Removed = true, append(r.Removed, removed...)
+		r.Recovered, r.Removed, r.Next = true, append(r.Removed, removed...), n.state.Revision()
 	}
 	return err
 }
