@@ -6,6 +6,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io/fs"
 	"os"
 	"slices"
@@ -19,18 +20,31 @@ const (
 	GossipKeyBytes = 32
 	// MaxGossipKeys bounds the keys of one file: each message may be tried with all.
 	MaxGossipKeys = 4
+
+	// keysSum begins the line with the checksum of the keys. A key whose bits have
+	// flipped is a key too, which nobody else has. Files without the line, of other
+	// makers, are taken at their word.
+	keysSum = "# CRC-32C of the keys: "
 )
 
 // ReadKeys reads a file of gossip keys: one in base64 per line, the first encrypts,
-// all decrypt; lines that begin with # are comments.
+// all decrypt; lines that begin with # are comments, but for the checksum that
+// writeKeys puts there. Errors wrap ErrInvalid or are the system's.
 func ReadKeys(path string) ([][]byte, error) {
 	text, err := readFile(path)
 	if err != nil {
 		return nil, err
 	}
+	if bytes.ContainsRune(text, 0) { // in a comment too: the line may have been another
+		return nil, fmt.Errorf("%s: %w: no text", path, ErrInvalid)
+	}
 	var keys [][]byte
+	sum := ""
 	for line := range strings.Lines(string(text)) {
 		line = strings.TrimSpace(line)
+		if rest, ok := strings.CutPrefix(line, keysSum); ok {
+			sum = rest
+		}
 		if line == "" || line[0] == '#' {
 			continue
 		}
@@ -46,7 +60,14 @@ func ReadKeys(path string) ([][]byte, error) {
 	if len(keys) == 0 || len(keys) > MaxGossipKeys {
 		return nil, fmt.Errorf("%s: %w: %d keys: 1 to %d", path, ErrInvalid, len(keys), MaxGossipKeys)
 	}
+	if sum != "" && sum != sumOfKeys(keys) {
+		return nil, fmt.Errorf("%s: %w: its keys do not have the checksum that it names: it is damaged, or was edited (then remove that line)", path, ErrInvalid)
+	}
 	return keys, nil
+}
+
+func sumOfKeys(keys [][]byte) string {
+	return fmt.Sprintf("%08x", crc32.Checksum(bytes.Join(keys, nil), crc32.MakeTable(crc32.Castagnoli)))
 }
 
 // InitKeys writes a new file with one random key; ErrExists rather than replace one.
@@ -97,7 +118,7 @@ func newKey() []byte {
 
 func writeKeys(path string, keys [][]byte) error {
 	var b strings.Builder
-	b.WriteString("# Keys of gossip: the first encrypts, all decrypt. The same file on all nodes.\n")
+	b.WriteString("# Keys of gossip: the first encrypts, all decrypt. The same file on all nodes.\n" + keysSum + sumOfKeys(keys) + "\n")
 	for _, k := range keys {
 		b.WriteString(base64.StdEncoding.EncodeToString(k) + "\n")
 	}
