@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -162,10 +163,11 @@ func (g *gauge) gap(ctx context.Context, from time.Time) (time.Duration, error) 
 
 // gaps are the figures of one kind of change of leader.
 type gaps struct {
-	name string
-	bar  time.Duration
-	all  []time.Duration
-	note string
+	name   string
+	bar    time.Duration
+	all    []time.Duration
+	note   string
+	failed []string // changes after which the cluster did not serve again in time
 }
 
 func (s *gaps) percentile(p float64) time.Duration {
@@ -176,7 +178,16 @@ func (s *gaps) percentile(p float64) time.Duration {
 	return sorted[min(len(sorted)-1, int(p*float64(len(sorted))))]
 }
 
-func (s *gaps) missed() bool { return len(s.all) > 0 && s.percentile(0.99) > s.bar }
+func (s *gaps) missed() error {
+	var err error
+	if p := s.percentile(0.99); len(s.all) > 0 && p > s.bar {
+		err = fmt.Errorf("%s: p99 is %s, the bar %s", s.name, p, s.bar)
+	}
+	for _, f := range s.failed {
+		err = errors.Join(err, fmt.Errorf("%s: %s", s.name, f))
+	}
+	return err
+}
 
 // once does one change of leader and returns the gap.
 func (g *gauge) once(ctx context.Context, change func(leader *testcluster.Node) (back func() error, err error)) (time.Duration, error) {
@@ -206,16 +217,40 @@ func (g *gauge) once(ctx context.Context, change func(leader *testcluster.Node) 
 	return gap, err
 }
 
-func (g *gauge) series(ctx context.Context, s *gaps, times int, change func(*testcluster.Node) (func() error, error)) error {
+// series does so many changes. One that fails is noted, and the cluster made whole
+// for the next; two in a row end the series.
+func (g *gauge) series(ctx context.Context, s *gaps, times int, change func(*testcluster.Node) (func() error, error)) {
+	inRow := 0
 	for i := range times {
 		gap, err := g.once(ctx, change)
-		if err != nil {
-			return fmt.Errorf("%s %d: %w", s.name, i+1, err)
+		if err == nil {
+			inRow = 0
+			s.all = append(s.all, gap)
+			g.w.o.say("%s %d of %d: %s without an acknowledged write", s.name, i+1, times, gap.Round(time.Millisecond))
+			continue
 		}
-		s.all = append(s.all, gap)
-		g.w.o.say("%s %d of %d: %s without an acknowledged write", s.name, i+1, times, gap.Round(time.Millisecond))
+		g.w.o.say("%s %d of %d FAILED: %s", s.name, i+1, times, oneLine(err))
+		s.failed = append(s.failed, fmt.Sprintf("number %d: %s", i+1, oneLine(err)))
+		if inRow++; inRow == 2 || ctx.Err() != nil || g.mend(ctx) != nil {
+			s.failed = append(s.failed, fmt.Sprintf("%d of %d were left out", times-i-1, times))
+			return
+		}
 	}
-	return nil
+}
+
+// mend makes all nodes serve again.
+func (g *gauge) mend(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, startLimit)
+	defer cancel()
+	var errs []error
+	for _, d := range g.w.disks {
+		errs = append(errs, d.thaw())
+	}
+	errs = append(errs, startAll(g.w.cluster.Nodes), g.w.cluster.WaitReady(ctx, g.w.cluster.Nodes...))
+	for _, n := range g.w.cluster.Nodes {
+		g.setDown(n, false)
+	}
+	return errors.Join(errs...)
 }
 
 func (o *options) runFailover(ctx context.Context) error {
@@ -229,30 +264,25 @@ func (o *options) runFailover(ctx context.Context) error {
 	g := w.measure()
 	kills, planned := &gaps{name: "SIGKILL of the leader", bar: barKill}, &gaps{name: "planned stop of the leader", bar: barPlanned}
 	hung := &gaps{name: "the leader's disk hangs", bar: barHung, note: o.noDisks}
-	err := g.series(ctx, kills, o.kills, func(n *testcluster.Node) (func() error, error) {
+	g.series(ctx, kills, o.kills, func(n *testcluster.Node) (func() error, error) {
 		return func() error { return n.Start() }, n.Kill()
 	})
-	if err == nil {
-		err = g.series(ctx, planned, min(plannedTimes, o.kills), func(n *testcluster.Node) (func() error, error) {
-			return func() error { return n.Start() }, n.Stop()
-		})
-	}
-	if err == nil && o.disks {
-		err = g.series(ctx, hung, min(hungTimes, o.kills), func(n *testcluster.Node) (func() error, error) {
+	g.series(ctx, planned, min(plannedTimes, o.kills), func(n *testcluster.Node) (func() error, error) {
+		return func() error { return n.Start() }, n.Stop()
+	})
+	if o.disks {
+		g.series(ctx, hung, min(hungTimes, o.kills), func(n *testcluster.Node) (func() error, error) {
 			d := w.disk(n)
 			return func() error { return errors.Join(d.thaw(), startAll([]*testcluster.Node{n})) }, d.freeze()
 		})
 	}
 	g.end()
-	if err = errors.Join(err, w.close()); err != nil {
-		return err
-	}
 	page, missed := g.page([]*gaps{kills, planned, hung})
 	fmt.Println(page)
 	if o.out != "" {
-		err = os.WriteFile(o.out, []byte(page), 0o644)
+		missed = errors.Join(missed, os.WriteFile(o.out, []byte(page), 0o644))
 	}
-	return errors.Join(err, missed)
+	return errors.Join(missed, w.close())
 }
 
 // page renders the figures; the error names the bars that were missed.
@@ -263,14 +293,18 @@ func (g *gauge) page(all []*gaps) (string, error) {
 	b.WriteString("| event | times | p50 | p95 | p99 | longest | bar (p99) |\n| --- | --- | --- | --- | --- | --- | --- |\n")
 	for _, s := range all {
 		if len(s.all) == 0 {
+			s.note = cmp.Or(s.note, "none was seen through")
 			fmt.Fprintf(&b, "| %s | skipped: %s | | | | | %s |\n", s.name, s.note, s.bar)
 			continue
 		}
 		p := func(v float64) string { return fmt.Sprintf("%d ms", s.percentile(v).Milliseconds()) }
 		fmt.Fprintf(&b, "| %s | %d | %s | %s | %s | %s | %s |\n", s.name, len(s.all), p(0.5), p(0.95), p(0.99), p(1), s.bar)
-		if s.missed() {
-			missed = errors.Join(missed, fmt.Errorf("%s: p99 is %s, the bar %s", s.name, s.percentile(0.99), s.bar))
-		}
+	}
+	for _, s := range all {
+		missed = errors.Join(missed, s.missed())
+	}
+	if missed != nil {
+		fmt.Fprintf(&b, "\nNot as it should be:\n\n- %s\n", strings.ReplaceAll(missed.Error(), "\n", "\n- "))
 	}
 	fmt.Fprintf(&b, "\nReads at `stale` from nodes that lived: %d answered, %d not; the longest pause between two answers of one node was %d ms.\n", g.stale, len(g.failed), g.longest.Milliseconds())
 	for _, f := range g.failed[:min(5, len(g.failed))] {

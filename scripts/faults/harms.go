@@ -67,6 +67,7 @@ func harms() []*harm {
 		{name: "webhook-down", do: receiverFails(http.StatusInternalServerError, 0, killOf(1, true)), weight: 1},
 		{name: "webhook-slow", do: receiverFails(0, 300*time.Millisecond, killOf(1, true)), weight: 1},
 	}
+	all = append(all, memberHarms()...)
 	all = append(all, clockHarms()...)
 	all = append(all, networkHarms()...)
 	return append(all, diskHarms()...)
@@ -209,13 +210,22 @@ func wipedDisk(ctx context.Context, w *world) (string, func() error, error) {
 	}, nil
 }
 
-// join starts one more node and waits until it votes.
-func (w *world) join(ctx context.Context, name string) error {
+// launch starts one more node, which clients call from then on.
+func (w *world) launch(name string) (*testcluster.Node, error) {
 	n, err := w.cluster.Add(name)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if err := errors.Join(w.furnish(n), n.Start()); err != nil {
+		return nil, err
+	}
+	w.load.Use(httpNodes(w.cluster.Nodes))
+	return n, nil
+}
+
+// join starts one more node and waits until it votes.
+func (w *world) join(ctx context.Context, name string) error {
+	if _, err := w.launch(name); err != nil {
 		return err
 	}
 	ctx, cancel := w.within(ctx)

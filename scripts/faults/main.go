@@ -198,15 +198,23 @@ func (o *options) runHarms(ctx context.Context) error {
 				o.say("the budget of %s is spent: %d harms left out", o.budget, len(chosen)-i)
 				break
 			}
-			out := play(ctx, o, h, nodes, o.seed+uint64(i))
+			out := o.one(ctx, h, nodes, o.seed+uint64(i))
 			all = append(all, out)
+			o.say("%d of %d", len(all), len(o.sizes)*len(chosen))
 			o.tell(out)
-			if ctx.Err() != nil {
-				return ctx.Err()
+			if ctx.Err() != nil { // what was done so far is reported
+				return errors.Join(ctx.Err(), o.report(all))
 			}
 		}
 	}
 	return o.report(all)
+}
+
+// one plays a harm, for a bounded time: whatever goes wrong in it, the next one's turn comes.
+func (o *options) one(ctx context.Context, h *harm, nodes int, seed uint64) *outcome {
+	ctx, cancel := context.WithTimeout(ctx, playLimit)
+	defer cancel()
+	return play(ctx, o, h, nodes, seed)
 }
 
 // choose takes all harms, those that are named, or a selection by the seed.

@@ -17,6 +17,7 @@ import (
 
 const (
 	startLimit = 60 * time.Second // for a cluster to serve
+	playLimit  = 5 * time.Minute  // for a harm with all that belongs to it
 	calmLimit  = 90 * time.Second // for all nodes to be whole again and at rest after a run
 )
 
