@@ -16,6 +16,7 @@ import (
 const (
 	refused = "refused" // the process ended at its start, with a line that says why
 	halted  = "halted"  // it ran, met the damage, said so and ended; nothing wrong was answered
+	kept    = "kept"    // it ran on with what the file had before, and said so
 	equal   = "equal"   // it serves, and all nodes have the same content: repaired, or without effect
 )
 
@@ -35,6 +36,9 @@ type result struct {
 func (w *world) one(ctx context.Context, r *rand.Rand, kind string) (result, error) {
 	begun := time.Now()
 	res := result{Kind: kind}
+	if w.wires != "" && w.victim.Running() && r.IntN(hotOneIn) == 0 {
+		return w.oneHot(ctx, r, res)
+	}
 	if w.victim.Running() {
 		end := w.victim.Kill
 		if r.IntN(4) == 0 {
@@ -47,22 +51,18 @@ func (w *world) one(ctx context.Context, r *rand.Rand, kind string) (result, err
 			return res, err
 		}
 	}
-	files, err := filesByKind(w.victim.Dir)
+	err := w.choose(r, &res)
 	if err != nil {
 		return res, err
 	}
-	if len(files[kind]) == 0 {
-		return res, errNoFile
-	}
-	res.File = files[kind][r.IntN(len(files[kind]))]
-	if res.Harm, err = mutate(r, filepath.Join(w.victim.Dir, res.File)); err != nil {
+	if res.Harm, err = mutate(r, filepath.Join(w.folder(), res.File)); err != nil {
 		return res, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, caseLimit)
 	defer cancel()
 	w.judge(ctx, &res)
 	res.Took = time.Since(begun)
-	if res.Outcome == equal && res.Fault == nil {
+	if res.Outcome == equal && res.Fault == nil && w.wires == "" {
 		return res, w.failed()
 	}
 	if err := w.victim.Kill(); err != nil {
@@ -72,6 +72,35 @@ func (w *world) one(ctx context.Context, r *rand.Rand, kind string) (result, err
 }
 
 var errNoFile = errors.New("no such file")
+
+// hotOneIn of the mutations of certificates and keys is done to a running node: such
+// a one takes ten seconds, as the files are looked at every five.
+const hotOneIn = 12
+
+// choose takes one of the victim's files of the kind.
+func (w *world) choose(r *rand.Rand, res *result) error {
+	files, err := filesByKind(w.folder())
+	if err != nil {
+		return err
+	}
+	if len(files[res.Kind]) == 0 {
+		return errNoFile
+	}
+	res.File = files[res.Kind][r.IntN(len(files[res.Kind]))]
+	return nil
+}
+
+func (w *world) oneHot(ctx context.Context, r *rand.Rand, res result) (result, error) {
+	begun := time.Now()
+	if err := w.choose(r, &res); err != nil {
+		return res, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, 2*caseLimit)
+	defer cancel()
+	err := w.hot(ctx, r, &res)
+	res.Took = time.Since(begun)
+	return res, errors.Join(err, w.failed())
+}
 
 // judge starts the victim and waits until it is clear what the harm did.
 func (w *world) judge(ctx context.Context, res *result) {

@@ -23,10 +23,11 @@ import (
 	"quinto/internal/testcluster"
 )
 
-// kinds are all kinds of files, by the log store of the node that has them.
+// kinds are all kinds of files, by the log store of the node that has them, or wires.
 var kinds = map[string][]string{
 	"bolt": {"raft.db", "node", "db/CURRENT", "MANIFEST", "sst", "OPTIONS", "marker"},
 	"wal":  {"wal segment", "wal-meta.db"},
+	wires:  {"ca.pem", "certificate", "private key", "gossip.key"},
 }
 
 type flags struct {
@@ -74,11 +75,11 @@ type job struct {
 
 func jobs(f *flags) []job {
 	if f.sample > 0 {
-		store := []string{"bolt", "bolt", "wal"}[f.seed%3]
+		store := []string{"bolt", "bolt", "wal", wires}[f.seed%4]
 		return []job{{store, kinds[store], f.sample, f.seed}}
 	}
 	var out []job
-	for i, store := range []string{"bolt", "wal"} {
+	for i, store := range []string{"bolt", "wal", wires} {
 		for j, k := range kinds[store] {
 			if f.only == "" || slices.Contains(strings.Split(f.only, ","), k) {
 				out = append(out, job{store, []string{k}, f.mutations, f.seed + uint64(100*i+j)})

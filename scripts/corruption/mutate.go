@@ -22,6 +22,14 @@ func kindOf(path string) string {
 	switch {
 	case path == "raft.db", path == "node", path == "name", path == "db/CURRENT":
 		return path
+	case path == "ca.pem", path == "gossip.key":
+		return path
+	case path == "ca.key": // the authority's, which no node reads
+		return ""
+	case strings.HasSuffix(path, ".pem"):
+		return "certificate"
+	case strings.HasSuffix(path, ".key"):
+		return "private key"
 	case base == "wal-meta.db":
 		return "wal-meta.db"
 	case strings.HasSuffix(base, ".wal"):

@@ -42,7 +42,7 @@ func table(results []result, row func(kind string, count map[string]int)) {
 func summary(results []result) string {
 	var b strings.Builder
 	table(results, func(k string, c map[string]int) {
-		fmt.Fprintf(&b, "%-12s %4d mutations: %4d refused, %4d halted, %4d equal, %d faults\n", k, c["all"], c[refused], c[halted], c[equal], c["fault"])
+		fmt.Fprintf(&b, "%-12s %4d mutations: %4d refused, %4d halted, %4d kept, %4d equal, %d faults\n", k, c["all"], c[refused], c[halted], c[kept], c[equal], c["fault"])
 	})
 	return b.String()
 }
@@ -57,17 +57,18 @@ func page(f *flags, results []result) string {
 		"of zeroes, is cut, emptied or deleted; the node starts again while a client goes on writing. %d mutations, %d faults.\n\n"+
 		"- **refused**: the process ends at its start with exit code 1 or 2 and one line that says why.\n"+
 		"- **halted**: it started, met the damage later, said so and ended; until then no answer was wrong.\n"+
+		"- **kept**: a certificate or key changed while it ran; it said that the file cannot be used and went on with the old one.\n"+
 		"- **equal**: it serves; hashes and content are equal on all nodes. The damage was in what nobody reads, or was made good from the log or the others.\n"+
 		"- **faults**: a wrong answer, another state than the others', a trace instead of a line, neither end nor service.\n\n"+
-		"| file | mutations | refused | halted | equal | faults |\n| --- | --- | --- | --- | --- | --- |\n", f.seed, len(results), faults(results))
+		"| file | mutations | refused | halted | kept | equal | faults |\n| --- | --- | --- | --- | --- | --- | --- |\n", f.seed, len(results), faults(results))
 	table(results, func(k string, c map[string]int) {
-		fmt.Fprintf(&b, "| %s | %d | %d | %d | %d | %d |\n", k, c["all"], c[refused], c[halted], c[equal], c["fault"])
+		fmt.Fprintf(&b, "| %s | %d | %d | %d | %d | %d | %d |\n", k, c["all"], c[refused], c[halted], c[kept], c[equal], c["fault"])
 	})
 	b.WriteString("\nWhat the nodes said, numbers and names left out:\n\n| times | line |\n| --- | --- |\n")
 	said := map[string]int{}
 	var lines []string
 	for _, r := range results {
-		if r.Outcome == equal {
+		if r.Outcome == equal || r.Outcome == kept {
 			continue
 		}
 		line := numbers.ReplaceAllString(strings.ReplaceAll(r.Line, "|", "\\|"), "…")

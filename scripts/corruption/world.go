@@ -26,7 +26,8 @@ const (
 type world struct {
 	cluster *testcluster.Cluster
 	victim  *testcluster.Node
-	backup  string // the victim's folder as it was stopped
+	backup  string // the victim's folders as it was stopped
+	wires   string // folder with a folder of certificates for each node; empty: plaintext
 
 	hold sync.Mutex // held while nothing may be written
 	stop chan struct{}
@@ -38,15 +39,23 @@ type world struct {
 	writeErr error
 }
 
-func newWorld(ctx context.Context, binary, dir, logStore string, r *rand.Rand) (*world, error) {
-	c, err := testcluster.New(testcluster.Options{Binary: binary, Dir: dir, Nodes: 3, Settings: []string{
-		"quinto.snapshot_entries = 60", "quinto.trailing_entries = 20", "quinto.log_store = " + logStore,
-	}})
+func newWorld(ctx context.Context, binary, dir, store string, r *rand.Rand) (*world, error) {
+	w := &world{backup: filepath.Join(dir, "backup"), stop: make(chan struct{}), sent: map[string]int{}, acked: map[string]string{}}
+	o := testcluster.Options{Binary: binary, Dir: dir, Nodes: 3, Settings: []string{"quinto.snapshot_entries = 60", "quinto.trailing_entries = 20"}}
+	if store == wires {
+		w.wires, o.NodeFlags = filepath.Join(dir, "wires"), w.wireFlags
+	} else {
+		o.Settings = append(o.Settings, "quinto.log_store = "+store)
+	}
+	c, err := testcluster.New(o)
 	if err != nil {
 		return nil, err
 	}
-	w := &world{cluster: c, backup: filepath.Join(dir, "backup"), stop: make(chan struct{}), sent: map[string]int{}, acked: map[string]string{}}
+	w.cluster = c
 	w.victim = c.Nodes[r.IntN(len(c.Nodes))]
+	if err := w.certify(binary); err != nil {
+		return w, err
+	}
 	if err := c.Start(ctx); err != nil {
 		return w, err
 	}
@@ -163,8 +172,16 @@ func (w *world) others(f func(*testcluster.Node) error) error {
 	return nil
 }
 
-func (w *world) save() error    { return copyDir(w.victim.Dir, w.backup) }
-func (w *world) restore() error { return copyDir(w.backup, w.victim.Dir) }
+// folder is where the victim's files are that are harmed.
+func (w *world) folder() string {
+	if w.wires != "" {
+		return filepath.Join(w.wires, w.victim.Name)
+	}
+	return w.victim.Dir
+}
+
+func (w *world) save() error    { return copyDir(w.folder(), w.backup) }
+func (w *world) restore() error { return copyDir(w.backup, w.folder()) }
 
 func copyDir(from, to string) error {
 	if err := os.RemoveAll(to); err != nil {
@@ -180,5 +197,8 @@ func copyDir(from, to string) error {
 func (w *world) close() error {
 	close(w.stop)
 	w.wg.Wait()
+	if w.cluster == nil {
+		return nil
+	}
 	return w.cluster.Close()
 }
