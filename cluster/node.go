@@ -133,7 +133,12 @@ func (n *Node) checkState() error {
 	if err != nil {
 		return err
 	}
-	if applied := n.store.Applied(); applied > max(last, meta.Index) {
+	received, err := n.store.ReceivedUpTo()
+	if err != nil {
+		return fmt.Errorf("cluster: %w: %w", ErrDamaged, err)
+	}
+	// What came with a snapshot is committed, whether this node's log has it or not.
+	if applied := n.store.Applied(); applied > max(last, meta.Index, received) {
 		return fmt.Errorf("cluster: %w: the state is at entry %d, the Raft log ends at %d", ErrDamaged, applied, last)
 	}
 	if existing && d.Stage == stageNew {

@@ -84,8 +84,32 @@ func (n *Node) Recover() error {
 	if err := n.stable.SetUint64([]byte(termKey), term); err != nil {
 		return err
 	}
+	var logs []*raft.Log
+	// A state that came from another node may be ahead of the log: entries that it has
+	// would be skipped.
+	for ; index < n.store.Applied(); index++ {
+		logs = append(logs, &raft.Log{Index: index + 1, Term: term, Type: raft.LogNoop})
+	}
 	only := raft.Configuration{Servers: []raft.Server{{Suffrage: raft.Voter, ID: raft.ServerID(n.cfg.Name), Address: raft.ServerAddress(n.addr)}}}
-	return n.logs.StoreLog(&raft.Log{Index: index + 1, Term: term, Type: raft.LogConfiguration, Data: raft.EncodeConfiguration(only)})
+	logs = append(logs, &raft.Log{Index: index + 1, Term: term, Type: raft.LogConfiguration, Data: raft.EncodeConfiguration(only)})
+	if err := n.dropOldLog(logs[0].Index); err != nil {
+		return err
+	}
+	return n.logs.StoreLogs(logs)
+}
+
+// dropOldLog removes entries that end before what the snapshot covers, where the library
+// has no holes: Raft does the same once it has installed one.
+func (n *Node) dropOldLog(next uint64) error {
+	first, err := n.logs.FirstIndex()
+	if err != nil {
+		return err
+	}
+	last, err := n.logs.LastIndex()
+	if err != nil || !n.logs.IsMonotonic() || last == 0 || last+1 >= next {
+		return err
+	}
+	return n.logs.DeleteRange(first, last)
 }
 
 // termKey is Raft's key of the current term in its stable store.

@@ -27,9 +27,13 @@ const ReservedPrefix byte = 0x00
 // as the effects. floor is the index up to which the database is known to hold
 // everything: a snapshot's index may count no-op and barrier entries, which a
 // state machine never sees, so applied alone may lie below a valid snapshot.
+// received is the index up to which the state came from another node: the stream of
+// a snapshot may hold more than the snapshot's index says, which this node's own log
+// then does not have.
 const (
-	appliedKey = "\x00applied"
-	floorKey   = "\x00floor"
+	appliedKey  = "\x00applied"
+	floorKey    = "\x00floor"
+	receivedKey = "\x00received"
 )
 
 // Errors that a caller may test for with errors.Is.

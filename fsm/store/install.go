@@ -181,6 +181,9 @@ func (s *Store) seal(h *Handle, kind Kind, meta raft.SnapshotMeta) (uint64, erro
 	if err := setIndex(h.db, floorKey, floor); err != nil {
 		return 0, err
 	}
+	if err := setIndex(h.db, receivedKey, applied); err != nil {
+		return 0, err
+	}
 	if s.opts.Prepare != nil {
 		if err := s.opts.Prepare(h.db, kind, meta.Index, meta.Term); err != nil {
 			return 0, err

@@ -140,6 +140,18 @@ func (s *Store) AppliedKey() []byte { return []byte(appliedKey) }
 // newest snapshot's. Entries up to it must be skipped.
 func (s *Store) Applied() uint64 { return s.applied.Load() }
 
+// ReceivedUpTo returns the index up to which the state came from another node, in the
+// newest snapshot that was installed; 0: it did not. Up to it the state may be ahead of
+// this node's own log. ErrClosed, or the database's errors.
+func (s *Store) ReceivedUpTo() (uint64, error) {
+	h := s.Acquire()
+	if h == nil {
+		return 0, ErrClosed
+	}
+	defer h.Release()
+	return readIndex(h.db, receivedKey)
+}
+
 // NoteApplied tells the store that a batch with this applied index was
 // committed. Only the goroutine that applies entries may call it.
 func (s *Store) NoteApplied(index uint64) {

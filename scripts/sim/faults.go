@@ -379,7 +379,8 @@ func addNode(s *strike) (string, func()) {
 // wipe lets a node come back under its name with an empty disk. It has forgotten its
 // votes, so it must be refused.
 func wipe(s *strike) (string, func()) {
-	free := s.free()
+	// Whom nobody has admitted yet is new, with any disk.
+	free := slices.DeleteFunc(s.free(), func(m *machine) bool { return m.joining })
 	if len(free) == 0 || !s.w.lose(free[0].name) {
 		return "", nil
 	}

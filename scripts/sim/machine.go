@@ -279,11 +279,10 @@ func (p *process) end() {
 	_ = p.store.Close()
 }
 
-// stop ends the node in order, as SIGTERM does: nothing is lost.
+// stop ends the node in order, as SIGTERM does: nothing is lost. Not under mu: what
+// ends asks for it.
 func (m *machine) stop() error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	p := m.process
+	p := m.running()
 	if p == nil {
 		return nil
 	}
@@ -291,6 +290,11 @@ func (m *machine) stop() error {
 	defer cancel()
 	p.dispatcher.Close()
 	err := p.node.Shutdown(ctx)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.process != p { // it gave up meanwhile
+		return err
+	}
 	m.process = nil
 	close(p.dead)
 	m.w.net.fell(m.name)

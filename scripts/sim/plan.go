@@ -50,7 +50,7 @@ func newPlan(seed uint64, only []string) *plan {
 	}
 	for range p.Nodes + 1 { // and the one that may join
 		slow, skew, drift := 1.0, time.Duration(0), 0.0
-		if r.IntN(5) == 0 {
+		if r.IntN(3) == 0 {
 			slow = 1.5 + 3*r.Float64()
 		}
 		if r.IntN(3) == 0 {
