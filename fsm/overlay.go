@@ -22,6 +22,9 @@ type Overlay struct {
 	flushes int    // so many times all of it was flushed: of base, only the times of root lists are left
 	pins    map[Path]struct{}
 	made    []*Object // what was staged, in order: the version StagedRevision+i
+
+	settings map[string][]byte // replicated settings; nil: taken away
+	emptied  []string          // prefixes of those of base that a flush took along
 }
 
 // StagedRevision is the lowest of the revisions that an Overlay gives: those of
@@ -32,22 +35,11 @@ var _ Reader = (*Overlay)(nil)
 
 // NewOverlay returns an overlay on base for a transaction with this Now.
 func NewOverlay(base Reader, now Timestamp) *Overlay {
-	return &Overlay{base: base, now: now, objects: map[Path]*Object{}, lists: map[Path]ListInfo{}, pins: map[Path]struct{}{}}
+	return &Overlay{base: base, now: now, objects: map[Path]*Object{}, lists: map[Path]ListInfo{}, pins: map[Path]struct{}{}, settings: map[string][]byte{}}
 }
 
 // Revision of the state below.
 func (o *Overlay) Revision() Revision { return o.base.Revision() }
-
-// Setting returns a replicated setting of the state below, whatever is staged; nil
-// when it is not set, or when that state has none.
-func (o *Overlay) Setting(name string) ([]byte, error) {
-	if v, ok := o.base.(interface {
-		Setting(name string) ([]byte, error)
-	}); ok {
-		return v.Setting(name)
-	}
-	return nil, nil
-}
 
 // Pins returns the lists whose predicted timestamps were read, sorted.
 func (o *Overlay) Pins() []Path {
@@ -68,6 +60,10 @@ func (o *Overlay) Stage(op Op) (Object, error) {
 		return o.stageObject(op)
 	case OpFlush:
 		o.stageFlush()
+		o.flushSettings(op.Members)
+		return Object{}, nil
+	case OpSetSetting:
+		o.settings[op.Name] = op.Value
 		return Object{}, nil
 	case OpDropEntries:
 		return Object{}, o.stageDrop(op)

@@ -43,6 +43,12 @@ type BeforeCommit interface {
 	BeforeCommit(ctx context.Context, c *Change) error
 }
 
+// AskedFirst is a BeforeCommit that is asked before those that are not, whatever the
+// order of the settings: it takes out of the data what nobody else is to see.
+type AskedFirst interface {
+	AskedFirst()
+}
+
 // ErrDenied refuses a request for want of permission: with a 401 and its challenges
 // when nobody is authenticated, else with a 403.
 var ErrDenied = errors.New("plugins: denied")

@@ -139,6 +139,7 @@ func (r *Registry) Load(ctx context.Context, s Settings) (any, error) {
 type Set struct {
 	BeforeCommit   []BeforeCommit
 	Notifiers      []Notifier
+	Declaring      []Declaring
 	Observers      []Observer
 	Authenticators []Authenticator
 	Kinds          []KindProvider
@@ -170,6 +171,11 @@ func (r *Registry) Open(ctx context.Context, settings []Settings) (*Set, error) 
 // whether there is one.
 func (s *Set) Add(p any) bool {
 	found := appendIf(&s.BeforeCommit, p)
+	if _, first := p.(AskedFirst); first && found {
+		last := len(s.BeforeCommit) - 1
+		s.BeforeCommit = append([]BeforeCommit{s.BeforeCommit[last]}, s.BeforeCommit[:last]...)
+	}
+	found = appendIf(&s.Declaring, p) || found
 	found = appendIf(&s.Notifiers, p) || found
 	found = appendIf(&s.Observers, p) || found
 	found = appendIf(&s.Authenticators, p) || found

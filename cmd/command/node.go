@@ -309,7 +309,7 @@ func requestLog(o *NodeOptions) *api.RequestLog {
 func (n *Node) newDispatcher() (*dispatch.Dispatcher, error) {
 	s := n.config.Store
 	return dispatch.New(dispatch.Options{
-		Leader: n.cluster, State: n.state, Notifiers: n.plugins.Notifiers, Observers: n.plugins.Observers,
+		Leader: n.cluster, State: n.state, Notifiers: n.plugins.Notifiers, Declaring: n.plugins.Declaring, Observers: n.plugins.Observers,
 		Log: n.slog("dispatch"), Meter: n.meter,
 		Retention: dispatch.Retention{Keep: uint64(s.EventsRetained), HardCap: uint64(s.EventsMaximum), Age: s.EventsAge},
 		HandOver:  func(reason string) error { return n.cluster.TransferLeadership(reason) },

@@ -30,6 +30,7 @@ const MaxRedeliveries = 100
 var (
 	ErrNoNotifier = errors.New("there is no such event listener")
 	ErrConfigured = errors.New("it is configured here; take it out of the settings of all nodes first")
+	ErrDeclared   = errors.New("the metadata of an object declares it; take it out there")
 	ErrNoLetter   = errors.New("there is no such dead letter")
 )
 
@@ -38,6 +39,9 @@ var (
 type Paused struct {
 	Time   fsm.Timestamp `json:"time"` // ms
 	Reason string        `json:"reason"`
+	// Gone, when not empty, is the word for the receiver of a declared notifier that
+	// wanted no more: with another receiver the pause ends.
+	Gone string `json:"gone,omitempty"`
 }
 
 type replayRequest struct {
@@ -125,17 +129,30 @@ func Dead(v *fsm.View, name string) (all []DeadLetter, err error) {
 
 // Forget makes the operations that take a notifier, which is configured nowhere any
 // more, out of the log, with its progress and its dead letters. ErrConfigured: this
-// node is configured with it.
+// node is configured with it, or an object declares it.
 func (d *Dispatcher) Forget(v *fsm.View, name string) ([]fsm.Op, error) {
-	if slices.ContainsFunc(d.o.Notifiers, func(n plugins.Notifier) bool { return n.Name() == name }) {
-		return nil, fmt.Errorf("%q: %w", name, ErrConfigured)
-	}
-	ops, err := order(v, name, pausedPrefix+name, nil)
+	declared, _, err := d.declared(v)
 	if err != nil {
 		return nil, err
 	}
-	ops = append(ops, fsm.Op{Type: fsm.OpForgetNotifier, Name: name}, fsm.Op{Type: fsm.OpSetSetting, Name: replayPrefix + name},
-		fsm.Op{Type: fsm.OpSetSetting, Name: LaggedName(name)})
+	if n := declared[name]; n != nil {
+		return nil, fmt.Errorf("%q: %w", name, ErrDeclared)
+	}
+	if slices.ContainsFunc(d.o.Notifiers, func(n plugins.Notifier) bool { return n.Name() == name }) {
+		return nil, fmt.Errorf("%q: %w", name, ErrConfigured)
+	}
+	if _, err := order(v, name, pausedPrefix+name, nil); err != nil {
+		return nil, err
+	}
+	return forgetOps(v, name)
+}
+
+// forgetOps take away all that the log has of a notifier.
+func forgetOps(v *fsm.View, name string) ([]fsm.Op, error) {
+	ops := []fsm.Op{{Type: fsm.OpForgetNotifier, Name: name}}
+	for _, setting := range []string{pausedPrefix + name, replayPrefix + name, LaggedName(name)} {
+		ops = append(ops, fsm.Op{Type: fsm.OpSetSetting, Name: setting})
+	}
 	for _, prefix := range []string{DeadLetterPrefix(name), redeliverPrefix + name + "/"} {
 		if err := v.Settings(prefix, func(setting string, _ []byte) bool {
 			ops = append(ops, fsm.Op{Type: fsm.OpSetSetting, Name: setting})
@@ -168,6 +185,9 @@ func (r *runner) controlPause(ctx context.Context, v *fsm.View) error {
 	switch {
 	case value == nil && r.gone != "":
 		return r.holdGone(ctx)
+	case value != nil && r.elsewhere(value):
+		_, err := r.d.propose(ctx, r.term, fsm.Txn{Now: r.d.o.Leader.Now(), Ops: []fsm.Op{{Type: fsm.OpSetSetting, Name: pausedPrefix + r.name}}})
+		return err // the next look goes on
 	case value == nil && r.held:
 		r.held = false
 		r.log.Info("deliveries go on")
@@ -184,10 +204,21 @@ func (r *runner) controlPause(ctx context.Context, v *fsm.View) error {
 	return nil
 }
 
+// elsewhere reports whether the receiver that wanted no more is not meant any longer.
+func (r *runner) elsewhere(value []byte) bool {
+	n, ok := r.n.(plugins.Scoped)
+	var paused Paused
+	return ok && json.Unmarshal(value, &paused) == nil && paused.Gone != "" && paused.Gone != n.Receiver()
+}
+
 // holdGone stops all deliveries, because the receiver has said that it wants no more.
 func (r *runner) holdGone(ctx context.Context) error {
 	now := r.d.o.Leader.Now()
-	value, err := json.Marshal(Paused{Time: now, Reason: r.gone})
+	paused := Paused{Time: now, Reason: r.gone}
+	if n, ok := r.n.(plugins.Scoped); ok {
+		paused.Gone = n.Receiver()
+	}
+	value, err := json.Marshal(paused)
 	if err != nil {
 		return err
 	}

@@ -65,9 +65,10 @@ func (r *runner) save(ctx context.Context) {
 	}
 	r.unsaved, r.looked = false, time.Now()
 	p := r.progress()
-	if p.equal(r.logged) {
+	if p.equal(r.logged) || r.ahead != nil && !r.moved && time.Since(r.idle) < declaredSave {
 		return
 	}
+	r.moved, r.idle = false, time.Now()
 	r.saving, r.pending, r.proposed = true, p, p.cursor
 	go func() { r.saved <- r.logProgress(ctx, p) }()
 }
@@ -83,7 +84,10 @@ func (r *runner) noteSaved(err error) {
 	r.saving = false
 	if err == nil {
 		r.logged = r.pending
-	} else if !errors.Is(err, fsm.ErrNotLeader) && !errors.Is(err, context.Canceled) {
+		return
+	}
+	r.moved = true // not yet written down
+	if !errors.Is(err, fsm.ErrNotLeader) && !errors.Is(err, context.Canceled) {
 		r.log.Warn("the cursor could not be logged; it is tried again", "error", err)
 	}
 }

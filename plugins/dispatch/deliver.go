@@ -40,7 +40,7 @@ type result struct {
 func (r *runner) startWorkers(ctx context.Context) <-chan struct{} {
 	var wg sync.WaitGroup
 	var bury sync.Mutex
-	for range r.d.o.Workers {
+	for range r.bounds.workers {
 		wg.Go(func() {
 			for j := range r.jobs {
 				res := result{job: j}

@@ -62,11 +62,17 @@ type Report struct {
 	Letters int     `json:"dead_letters"`
 	Paused  *Paused `json:"paused,omitempty"`
 	Lagged  *Lagged `json:"lagged,omitempty"`
+	// Declared says what it is when an object declares it.
+	Declared *plugins.Description `json:"declared,omitempty"`
 }
 
 // Report returns how all notifiers stand that are registered or configured here.
 func (d *Dispatcher) Report(v *fsm.View) ([]Report, error) {
 	registered, err := v.Notifiers()
+	if err != nil {
+		return nil, err
+	}
+	declared, _, err := d.declared(v)
 	if err != nil {
 		return nil, err
 	}
@@ -77,7 +83,15 @@ func (d *Dispatcher) Report(v *fsm.View) ([]Report, error) {
 	for _, n := range registered {
 		i := slices.IndexFunc(all, func(r Report) bool { return r.Name == n.Name })
 		if i < 0 {
-			all, i = append(all, Report{Status: Status{Name: n.Name, State: StateMissing}}), len(all)
+			state := StateMissing
+			if d.declares(n.Name) {
+				state = StateStandby // or soon forgotten
+			}
+			all, i = append(all, Report{Status: Status{Name: n.Name, State: state}}), len(all)
+		}
+		if x := declared[n.Name]; x != nil {
+			about := x.Describe()
+			all[i].Declared = &about
 		}
 		if all[i].State != StateDelivering && all[i].State != StatePaused {
 			all[i].Cursor, all[i].Frontier, all[i].Lanes = n.Cursor, n.Cursor, len(n.Lanes)
@@ -122,15 +136,34 @@ var ErrNoTest = errors.New("this kind of listener has no test")
 // Test has a configured notifier send what is no change, once, from this node.
 // ErrNoNotifier, ErrNoTest, else what the receiver's answer came to.
 func (d *Dispatcher) Test(ctx context.Context, name string) error {
-	i := slices.IndexFunc(d.o.Notifiers, func(n plugins.Notifier) bool { return n.Name() == name })
-	if i < 0 {
-		return fmt.Errorf("%w on this node: %q", ErrNoNotifier, name)
+	n, err := d.find(name)
+	if err != nil {
+		return err
 	}
-	t, ok := d.o.Notifiers[i].(plugins.Tester)
+	t, ok := n.(plugins.Tester)
 	if !ok {
 		return ErrNoTest
 	}
 	ctx, cancel := context.WithTimeout(ctx, d.o.DeliverTimeout)
 	defer cancel()
 	return t.Test(ctx, "test_"+rand.Text())
+}
+
+// find returns a notifier that is configured here, or that this node's state declares.
+func (d *Dispatcher) find(name string) (plugins.Notifier, error) {
+	if i := slices.IndexFunc(d.o.Notifiers, func(n plugins.Notifier) bool { return n.Name() == name }); i >= 0 {
+		return d.o.Notifiers[i], nil
+	}
+	if d.declares(name) {
+		v, err := d.o.State.View()
+		if err != nil {
+			return nil, err
+		}
+		defer v.Close()
+		declared, _, err := d.declared(v)
+		if n := declared[name]; err != nil || n != nil {
+			return n, err
+		}
+	}
+	return nil, fmt.Errorf("%w on this node: %q", ErrNoNotifier, name)
 }

@@ -47,7 +47,7 @@ func New(o Options) (*Dispatcher, error) {
 		if name == "" || len(name) > MaxNameBytes || strings.Trim(strings.ToLower(name), "abcdefghijklmnopqrstuvwxyz0123456789._-") != "" {
 			return nil, fmt.Errorf("%w: name %q", ErrBadNotifier, name)
 		}
-		if seen[name] {
+		if seen[name] || (&Dispatcher{o: o}).declares(name) {
 			return nil, fmt.Errorf("%w: %q is used twice", ErrBadNotifier, name)
 		}
 		seen[name] = true
@@ -148,9 +148,12 @@ func (d *Dispatcher) lead(term uint64, lost <-chan struct{}) {
 	for _, r := range runners {
 		running.Go(func() { r.run(ctx) })
 	}
+	if len(d.o.Declaring) > 0 {
+		running.Go(func() { d.follow(ctx, term, cluster) })
+	}
 	wg.Go(func() { d.retain(ctx, term) })
 	running.Wait()
-	if len(runners) == 0 {
+	if len(runners) == 0 && len(d.o.Declaring) == 0 {
 		select {
 		case <-ctx.Done():
 		case <-d.closing:
@@ -275,7 +278,7 @@ func (d *Dispatcher) reportMissing(known map[string]fsm.Notifier) {
 	var missing []fsm.Notifier
 	var names []string
 	for name, n := range known {
-		if !slices.ContainsFunc(d.o.Notifiers, func(c plugins.Notifier) bool { return c.Name() == name }) {
+		if !d.declares(name) && !slices.ContainsFunc(d.o.Notifiers, func(c plugins.Notifier) bool { return c.Name() == name }) {
 			missing = append(missing, n)
 			names = append(names, name)
 		}

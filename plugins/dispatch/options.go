@@ -49,6 +49,14 @@ const (
 	shownFailedLanes = 20               // in Status
 )
 
+// Limits of one notifier of a Declaring plugin, of which there may be hundreds.
+const (
+	declaredWorkers = 4                // parallel deliveries
+	declaredEvents  = 256              // in memory
+	declaredLanes   = 512              // with undelivered events that are told apart
+	declaredSave    = 30 * time.Second // between two entries of the cursor of one that has nothing to deliver
+)
+
 // Defaults of Options.
 const (
 	DefaultWorkers        = 32
@@ -68,6 +76,7 @@ type Options struct {
 	Leader    Leader
 	State     State
 	Notifiers []plugins.Notifier
+	Declaring []plugins.Declaring // their notifiers come and go with the state
 	Observers []plugins.Observer
 	Log       *slog.Logger
 	Meter     *plugins.Meter // of the deliveries; nil: none

@@ -10,13 +10,16 @@ import (
 // read fills the lanes from the event log, a bounded piece at a time, and
 // reports whether there is more to read now.
 func (r *runner) read() bool {
+	if r.skip(); !r.beyond(r.readTo) && len(r.needy) == 0 && r.ahead != nil {
+		return false
+	}
 	v, err := r.d.view(r.term)
 	if err != nil {
 		r.readFailed(err)
 		return false
 	}
 	defer v.Close()
-	beyond := r.frontier < v.Revision() && !r.full()
+	beyond := r.beyond(v.Revision())
 	if len(r.needy) > 0 && (r.catchUp || !beyond) {
 		r.catchUp = false
 		err = r.refill(v)
@@ -28,7 +31,16 @@ func (r *runner) read() bool {
 		r.readFailed(err)
 		return false
 	}
-	return r.frontier < v.Revision() && !r.full() || len(r.needy) > 0
+	return r.beyond(v.Revision()) || len(r.needy) > 0
+}
+
+// beyond reports whether there may be events to read above the frontier, in a log that
+// ends at end, and room for them.
+func (r *runner) beyond(end fsm.Revision) bool {
+	if r.ahead != nil {
+		end = min(end, r.readTo)
+	}
+	return r.frontier < end && !r.full()
 }
 
 func (r *runner) readFailed(err error) {
@@ -41,14 +53,14 @@ func (r *runner) readFailed(err error) {
 
 // full reports whether reading beyond the frontier has to wait for memory.
 func (r *runner) full() bool {
-	return r.queued >= r.d.o.QueueEvents || len(r.lanes) >= MaxActiveLanes
+	return r.queued >= r.bounds.events || len(r.lanes) >= r.bounds.lanes
 }
 
 // room is how many events a lane may hold: a failing one only its head, and
 // every one only its head while the memory is full, so that failing lanes can
 // fill it and not stop the others.
 func (r *runner) room(l *lane) int {
-	if l.failures > 0 || r.queued >= r.d.o.QueueEvents {
+	if l.failures > 0 || r.queued >= r.bounds.events {
 		return 1
 	}
 	return r.d.o.LaneEvents
@@ -69,7 +81,14 @@ func (r *runner) forward(v *fsm.View) error {
 		r.frontier = v.EventFloor()
 	}
 	end, read := v.Revision(), 0
+	if r.ahead != nil {
+		end = min(end, r.readTo)
+	}
+	last := end
 	err := v.Events(r.frontier, func(e *fsm.Event) bool {
+		if e.Revision > last {
+			return false
+		}
 		if read++; read > frontierEvents || r.full() {
 			end = e.Revision - 1
 			return false

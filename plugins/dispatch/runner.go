@@ -32,6 +32,12 @@ type runner struct {
 	term    uint64
 	cluster string
 
+	bounds bounds
+	ahead  *ahead       // where the events of a declared notifier are; nil: it reads all
+	readTo fsm.Revision // of a declared notifier: below the frontier nothing is to be read
+	moved  bool         // something was delivered, or failed, since the last cursor entry
+	idle   time.Time    // of the last cursor entry
+
 	frontier fsm.Revision // events up to it are in lanes, delivered, or of lanes that are behind
 	lanes    map[string]*lane
 	queued   int     // events in all queues
@@ -72,11 +78,18 @@ type runner struct {
 
 type counts struct{ delivered, failed, dead, lost uint64 }
 
+// bounds are those of one notifier's deliveries.
+type bounds struct{ workers, events, lanes int }
+
 func newRunner(d *Dispatcher, n plugins.Notifier, term uint64, cluster string, from fsm.Notifier) *runner {
+	return newBoundedRunner(d, n, term, cluster, from, bounds{d.o.Workers, d.o.QueueEvents, MaxActiveLanes})
+}
+
+func newBoundedRunner(d *Dispatcher, n plugins.Notifier, term uint64, cluster string, from fsm.Notifier, most bounds) *runner {
 	r := &runner{
-		d: d, n: n, name: n.Name(), metric: "listeners." + n.Name() + ".seconds", log: d.log.With("notifier", n.Name()), term: term, cluster: cluster,
+		d: d, n: n, name: n.Name(), bounds: most, metric: "listeners." + n.Name() + ".seconds", log: d.log.With("notifier", n.Name()), term: term, cluster: cluster,
 		frontier: from.Cursor, lanes: map[string]*lane{},
-		jobs: make(chan job, d.o.Workers), results: make(chan result, d.o.Workers),
+		jobs: make(chan job, most.workers), results: make(chan result, most.workers),
 		flushes: make(chan chan error), done: make(chan struct{}), saved: make(chan error, 1),
 	}
 	r.logged, r.proposed = progress{cursor: from.Cursor, lanes: from.Lanes}, from.Cursor
@@ -205,6 +218,9 @@ func (r *runner) news() <-chan struct{} {
 	if r.full() || r.stopped || time.Now().Before(r.broken) {
 		return nil
 	}
+	if r.ahead != nil {
+		return r.ahead.wake
+	}
 	if r.changed == nil {
 		r.changed = r.d.o.State.Changed(r.frontier)
 	}
@@ -237,11 +253,11 @@ func (r *runner) wake(now time.Time) {
 // assign hands heads to idle workers. Retries get half of the workers at most,
 // so that a receiver that hangs in some lanes leaves room for the others.
 func (r *runner) assign() {
-	for r.busy < r.d.o.Workers {
+	for r.busy < r.bounds.workers {
 		switch {
 		case len(r.ready) > 0:
 			r.send(pop(&r.ready), false)
-		case len(r.retry) > 0 && r.retrying < max(1, r.d.o.Workers/2):
+		case len(r.retry) > 0 && r.retrying < max(1, r.bounds.workers/2):
 			r.send(pop(&r.retry), true)
 		default:
 			return
@@ -270,6 +286,7 @@ func (r *runner) settle(res result) {
 	l := res.lane
 	r.unsaved = true
 	r.busy--
+	r.moved = true
 	if res.again {
 		r.retrying--
 	}

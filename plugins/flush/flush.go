@@ -22,8 +22,9 @@ func init() {
 
 type plugin struct{}
 
-// cached are the prefixes of the replicated settings that stand for Kinto's cache.
-var cached = [...]string{plugins.CachePrefix, plugins.NoncePrefix}
+// cached are the prefixes of the replicated settings that stand for Kinto's cache, and
+// of those that belong to objects.
+var cached = [...]string{plugins.CachePrefix, plugins.NoncePrefix, plugins.DeclaredPrefix}
 
 // Routes implements plugins.RouteProvider. Body and headers do not count, as in
 // Kinto.

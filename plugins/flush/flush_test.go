@@ -9,7 +9,7 @@ import (
 	"quinto/plugins"
 )
 
-// One operation, and with it the replicated rows that stand for Kinto's cache;
+// One operation, and with it the replicated rows that stand for Kinto's cache, and those of what objects declare;
 // never a prefix under which the cluster keeps what it needs.
 func TestPlan(t *testing.T) {
 	route := plugin{}.Routes()[0]
@@ -18,7 +18,7 @@ func TestPlan(t *testing.T) {
 		t.Fatalf("%+v %v", plan, err)
 	}
 	op := plan.Ops[0]
-	if op.Type != fsm.OpFlush || !slices.Equal(op.Members, []string{plugins.CachePrefix, plugins.NoncePrefix}) {
+	if op.Type != fsm.OpFlush || !slices.Equal(op.Members, []string{plugins.CachePrefix, plugins.NoncePrefix, plugins.DeclaredPrefix}) {
 		t.Errorf("%+v", op)
 	}
 	if _, err := fsm.DecodeTxn(fsm.EncodeTxn(&fsm.Txn{Ops: plan.Ops})); err != nil {
