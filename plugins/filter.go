@@ -11,15 +11,16 @@ import (
 )
 
 // FilterSettings are the names in Settings.Params that NewFilter reads.
-var FilterSettings = [...]string{"bucket", "collection", "fields"}
+var FilterSettings = [...]string{"bucket", "collection", "id", "fields"}
 
-// Filter chooses changes, as the settings actions, resources, bucket, collection and
+// Filter chooses changes, as the settings actions, resources, bucket, collection, id and
 // fields of a listener say. An empty list accepts everything.
 type Filter struct {
 	actions     []string
 	resources   []string
 	buckets     []string // ids; * stands for any characters
 	collections []string
+	ids         []string // of the object itself
 	fields      []string // names in the data, with dots for what lies deeper
 }
 
@@ -30,12 +31,13 @@ func NewFilter(s Settings) (Filter, error) {
 		resources:   slices.Clone(s.Resources),
 		buckets:     strings.Fields(s.Params["bucket"]),
 		collections: strings.Fields(s.Params["collection"]),
+		ids:         strings.Fields(s.Params["id"]),
 		fields:      strings.Fields(s.Params["fields"]),
 	}
 	if len(f.actions) == 0 && len(s.Actions) > 0 {
 		f.actions = []string{"none"} // only reads were asked for
 	}
-	for _, list := range [][]string{f.actions, f.resources, f.buckets, f.collections} {
+	for _, list := range [][]string{f.actions, f.resources, f.buckets, f.collections, f.ids} {
 		slices.Sort(list)
 	}
 	for _, a := range s.Actions {
@@ -43,9 +45,9 @@ func NewFilter(s Settings) (Filter, error) {
 			return f, fmt.Errorf("actions: %q is none of create, update, delete, flush", a)
 		}
 	}
-	for _, p := range slices.Concat(f.buckets, f.collections) {
+	for _, p := range slices.Concat(f.buckets, f.collections, f.ids) {
 		if _, err := path.Match(p, ""); err != nil {
-			return f, fmt.Errorf("bucket, collection: %q is no pattern", p)
+			return f, fmt.Errorf("bucket, collection, id: %q is no pattern", p)
 		}
 	}
 	return f, nil
@@ -54,7 +56,11 @@ func NewFilter(s Settings) (Filter, error) {
 // String is equal for filters that choose the same events by the same words: it is
 // for FilterHash. Fields are not in it, since Match does not look at them.
 func (f *Filter) String() string {
-	return fmt.Sprintf("1|%q|%q|%q|%q", f.actions, f.resources, f.buckets, f.collections)
+	text := fmt.Sprintf("1|%q|%q|%q|%q", f.actions, f.resources, f.buckets, f.collections)
+	if len(f.ids) > 0 {
+		text += fmt.Sprintf("|%q", f.ids)
+	}
+	return text
 }
 
 // Match is for Notifier.Match.
@@ -67,7 +73,7 @@ func (f *Filter) Match(e *fsm.Event) bool {
 
 // Accepts tells whether an action on the object at p is chosen, whatever its data.
 func (f *Filter) Accepts(action fsm.Action, p fsm.Path) bool {
-	if !accepts(f.actions, action.String()) || !accepts(f.resources, KindName(p)) {
+	if !accepts(f.actions, action.String()) || !accepts(f.resources, KindName(p)) || len(f.ids) > 0 && !likeOne(f.ids, p.ID()) {
 		return false
 	}
 	if len(f.buckets) == 0 && len(f.collections) == 0 {

@@ -246,6 +246,9 @@ func printListeners(w io.Writer, all []dispatch.Report, whole bool) {
 		fmt.Fprintf(w, "%s\t%s\t%d\t%d\t%d\t%d\t%d\t%d\t%d\n", r.Name, r.State, r.Cursor, r.Lag, r.Lanes, r.Failing, r.Delivered, r.Failed, r.Letters)
 	}
 	for _, r := range all {
+		if d := r.Declared; d != nil {
+			fmt.Fprintf(w, "%s is %q of %s, to %s\n", r.Name, d.Hook, d.Of, d.URL)
+		}
 		if r.Paused != nil {
 			fmt.Fprintf(w, "%s is paused since %s: %s\n", r.Name, clock(r.Paused.Time), oneLine(errors.New(r.Paused.Reason)))
 		}

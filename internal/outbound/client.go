@@ -1,12 +1,15 @@
 package outbound
 
 import (
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"net/url"
+	"os"
 	"time"
 )
 
@@ -43,6 +46,26 @@ func NewClient(guard *Guard) *http.Client {
 			DisableCompression:     true,
 		},
 	}
+}
+
+// Trust has a client of NewClient trust the authorities in a file of PEM blocks beside
+// the system's.
+func Trust(c *http.Client, file string) error {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return err
+	}
+	roots, err := x509.SystemCertPool()
+	if err != nil {
+		roots = x509.NewCertPool()
+	}
+	if !roots.AppendCertsFromPEM(text) {
+		return fmt.Errorf("%s has no certificate", file)
+	}
+	if t, ok := c.Transport.(*http.Transport); ok {
+		t.TLSClientConfig = &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}
+	}
+	return nil
 }
 
 // ParseURL reads the address of a receiver. The error does not quote it: it may hold

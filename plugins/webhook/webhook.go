@@ -19,7 +19,6 @@
 package webhook
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -53,13 +52,13 @@ const (
 	GonePause        = time.Hour // asked of a dispatcher that would not stop, once a receiver has answered 410
 )
 
-const userAgent = "quinto-webhook"
-
 func init() {
 	for _, name := range []string{Name, LongName} {
 		plugins.Register(plugins.Module{Name: name, New: func() any { return new(Webhook) }})
 	}
 }
+
+var testBody = []byte(`{"action":"test"}`)
 
 // Webhook is a notifier that posts each change to one URL.
 type Webhook struct {
@@ -183,56 +182,11 @@ func (w *Webhook) Deliver(ctx context.Context, d plugins.Delivery) error {
 
 // Test implements plugins.Tester: it posts {"action":"test"} once.
 func (w *Webhook) Test(ctx context.Context, id string) error {
-	return w.post(ctx, id, []byte(`{"action":"test"}`))
+	return w.post(ctx, id, testBody)
 }
 
 func (w *Webhook) post(ctx context.Context, id string, body []byte) error {
-	ctx, cancel := context.WithTimeout(ctx, w.timeout)
-	defer cancel()
-	req, err := w.request(ctx, id, body, time.Now())
-	if err != nil {
-		return plugins.Permanent(err)
-	}
-	res, err := w.client.Do(req)
-	if err != nil {
-		return fmt.Errorf("webhook: %w", outbound.Plain(err))
-	}
-	defer res.Body.Close()
-	_, _ = io.CopyN(io.Discard, res.Body, MaxResponseBytes) // only to use the connection again
-	if res.StatusCode >= 200 && res.StatusCode <= 299 {
-		return nil
-	}
-	err = fmt.Errorf("webhook: receiver answered %d", res.StatusCode)
-	after := retryAfter(res.Header.Get("Retry-After"), time.Now())
-	if res.StatusCode == http.StatusGone {
-		after, err = max(after, GonePause), plugins.Gone(err)
-	}
-	if after > 0 {
-		return &plugins.RetryAfter{After: after, Err: err}
-	}
-	return err
-}
-
-func (w *Webhook) request(ctx context.Context, id string, body []byte, now time.Time) (*http.Request, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, w.url.String(), bytes.NewReader(body))
-	if err != nil {
-		return nil, errors.New("webhook: bad request")
-	}
-	req.Header.Set("Content-Type", "application/json")
-	req.Header.Set("User-Agent", userAgent)
-	return req, w.signers.Sign(req.Header, id, now, body)
-}
-
-// retryAfter reads the header of RFC 9110, 10.2.3: seconds or a date; 0 when
-// there is none to be understood.
-func retryAfter(text string, now time.Time) time.Duration {
-	if seconds, err := strconv.ParseUint(text, 10, 32); err == nil {
-		return time.Duration(seconds) * time.Second
-	}
-	if at, err := http.ParseTime(text); err == nil {
-		return max(0, at.Sub(now))
-	}
-	return 0
+	return poster{w.client, w.timeout}.post(ctx, w.url, w.signers, id, body)
 }
 
 var (

@@ -23,7 +23,12 @@ import (
 	"quinto/plugins"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// TestMain lets two goroutines of fasthttp be: a cleaner ends some seconds after its
+// server, a clock never.
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/valyala/fasthttp.(*workerPool).Start.func2"),
+		goleak.IgnoreAnyFunction("github.com/valyala/fasthttp.updateServerDate.func1"))
+}
 
 // secret returns the n-th test secret.
 func secret(n byte) string {
