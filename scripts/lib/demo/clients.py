@@ -19,8 +19,8 @@ START_SECONDS = 10
 class Consumer:
     """receiver.py in a process of its own, and what it has written down."""
 
-    def __init__(self, folder, port, lost):
-        self.port, self.lost = port, lost
+    def __init__(self, node_path, folder, port, lost):
+        self.node_path, self.port, self.lost = node_path, port, lost
         self.secret = "whsec_" + base64.b64encode(os.urandom(32)).decode()
         self.journal = os.path.join(folder, "webhooks.ndjson")
         self.log = os.path.join(folder, "receiver.log")
@@ -31,8 +31,8 @@ class Consumer:
     def start(self):
         args = [sys.executable, "-B", os.path.join(HERE, "receiver.py"), str(self.port), self.secret, self.journal]
         with open(self.log, "ab") as log:
-            self._process = subprocess.Popen(args + [str(n) for n in self.lost], stdin=subprocess.DEVNULL,
-                                             stdout=log, stderr=log, start_new_session=True)
+            self._process = subprocess.Popen(args + [str(n) for n in self.lost], env={**os.environ, "NODE_PATH": self.node_path},
+                                             stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
         deadline = time.monotonic() + START_SECONDS
         while socket.socket().connect_ex(("127.0.0.1", self.port)) != 0:
             if self._process.poll() is not None or time.monotonic() > deadline:

@@ -76,7 +76,7 @@ class Demo:
         self.options, self.folder = options, folder
         self.proofs = proofs.Proofs()
         port, *ports = free_ports(1 + 3 * NODES)
-        self.consumer = Consumer(folder, port, LOST)
+        self.consumer = Consumer(options.node_path, folder, port, LOST)
         self.cluster = Cluster(options.quinto, folder, self.settings(), ports)
         self.load = self.devices = self.follower = None
         self.expected = set()  # (uri, last_modified) of each acknowledged change of a watched collection

@@ -80,7 +80,7 @@ def webhooks(proofs, entries, expected, optional, watched):
     delivered. watched: URIs of collections.
     """
     invalid = [e for e in entries if not e["valid"]]
-    proofs.check("every webhook has a valid signature", entries and not invalid,
+    proofs.check("every webhook has a valid signature, by the libraries of PyPI and npm", entries and not invalid,
                  f"{len(entries):,} deliveries" if not invalid else some([e["why"] for e in invalid]))
     valid = [e for e in entries if e["valid"]]
     changes = {(e["uri"], e["last_modified"]) for e in valid}

@@ -64,7 +64,7 @@ class Content(unittest.TestCase):
 
 
 class Webhooks(unittest.TestCase):
-    signed = "every webhook has a valid signature"
+    signed = "every webhook has a valid signature, by the libraries of PyPI and npm"
     complete = "every acknowledged change of the watched collections was delivered"
     real = "no change was delivered that nobody made"
     watched = "nothing of an unwatched collection was delivered"
