@@ -213,6 +213,10 @@ bench: build ## figures beside real Kinto on PostgreSQL, as ratios
 	@scripts/lib/tools.sh venv postgres >/dev/null
 	$(call script,bench)
 
+.PHONY: bench-hooks
+bench-hooks: build ## what a trivial hook costs: the part of bench about it alone, a minute
+	$(call script,bench) --only '^hooks$$' --out docs/results/bench.md
+
 .PHONY: bench-live
 bench-live: build ## 10,000 live streams on one node: memory, time to reach all, cost for writers
 	$(call script,benchlive) --quinto $(BIN)

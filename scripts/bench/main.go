@@ -4,7 +4,7 @@
 //	go run ./scripts/bench                 everything but the million; writes docs/results/bench.md
 //	go run ./scripts/bench --big           the same and the part with 1,000,000 records
 //	go run ./scripts/bench --quick         a look in two minutes; prints only
-//	go run ./scripts/bench --only '^read'  workloads by name (create, read, page, since0, since10, batch, mixed, big)
+//	go run ./scripts/bench --only '^read'  workloads by name (create, read, page, since0, since10, batch, mixed, hooks, big)
 //
 // Both servers live in one scratch folder on one disk, listen on 127.0.0.1 only and are ended by their own ids, also after Ctrl-C.
 package main
@@ -129,6 +129,12 @@ func run(ctx context.Context, args []string) (err error) {
 			return err
 		}
 		doc.Versus.print(os.Stdout)
+	}
+	if o.match.MatchString("hooks") {
+		if doc.Hooks, err = measureHooks(ctx, o, dir); err != nil {
+			return err
+		}
+		doc.Hooks.print(os.Stdout)
 	}
 	if o.big && o.match.MatchString("big") {
 		if doc.Big, err = measureBig(ctx, o, dir); err != nil {

@@ -251,6 +251,7 @@ type document struct {
 	Machine, Quinto string
 	Options         options
 	Versus          *versus
+	Hooks           *hooksResult
 	Big             *bigResult
 }
 
@@ -266,7 +267,7 @@ func (d *document) write(path string) error {
 		name string
 		has  bool
 		text func(io.Writer)
-	}{{"versus", d.Versus != nil, d.versusPart}, {"big", d.Big != nil, d.bigPart}} {
+	}{{"versus", d.Versus != nil, d.versusPart}, {"hooks", d.Hooks != nil, d.hooksPart}, {"big", d.Big != nil, d.bigPart}} {
 		begin, end := "<!-- begin "+part.name+" -->\n", "<!-- end "+part.name+" -->\n"
 		var text strings.Builder
 		if part.has {
@@ -306,7 +307,7 @@ func (d *document) bigPart(w io.Writer) {
 
 const introduction = `# Benchmarks
 
-This page is written by ` + "`make bench`" + ` (the second part by ` + "`go run ./scripts/bench --big`" + `).
+This page is written by ` + "`make bench`" + ` (the part about hooks alone by ` + "`make bench-hooks`" + `, the last one by ` + "`go run ./scripts/bench --big`" + `).
 
 How it is measured: closed loops over keep-alive connections from one client program (fasthttp's client, one connection a
 loop) on the same machine as the servers; every answer is checked, and what is not the answer the workload asks for is an
