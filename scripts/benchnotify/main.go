@@ -42,6 +42,7 @@ const (
 
 // sizes are how much is done.
 type sizes struct {
+	target       string // of make
 	rounds       int
 	waiting      int           // events that wait for the listener to be resumed
 	steadyRate   int           // events a second, in batches
@@ -57,9 +58,9 @@ type sizes struct {
 }
 
 var (
-	full = sizes{rounds: 3, waiting: 20_000, steadyRate: 2500, steady: 8 * time.Second, paceRate: 100, pace: 8 * time.Second,
+	full = sizes{target: "bench-notify", rounds: 3, waiting: 20_000, steadyRate: 2500, steady: 8 * time.Second, paceRate: 100, pace: 8 * time.Second,
 		deadRounds: 4, burst: 5000, deadLane: 10_000, failovers: 3, beforeKill: 4 * time.Second, failoverRate: 500}
-	small = sizes{rounds: 1, waiting: 6000, steadyRate: 2500, steady: 2 * time.Second, paceRate: 100, pace: 2 * time.Second,
+	small = sizes{target: "bench-notify-small", rounds: 1, waiting: 6000, steadyRate: 2500, steady: 2 * time.Second, paceRate: 100, pace: 2 * time.Second,
 		deadRounds: 1, burst: 1000, deadLane: 1000, failovers: 1, beforeKill: 1500 * time.Millisecond, failoverRate: 500}
 )
 

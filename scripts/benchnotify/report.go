@@ -98,8 +98,8 @@ func (r *results) targets() []target {
 
 func (r *results) report() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "# Webhooks in figures\n\nMade by `make bench-notify`, %s: three nodes, clients and the receiver on %s; %d rounds, medians (least..most); %.0f s in all.\n\n",
-		time.Now().UTC().Format("2006-01-02"), r.machine, r.size.rounds, r.took.Seconds())
+	fmt.Fprintf(&b, "# Webhooks in figures\n\nMade by `make %s`, %s: three nodes, clients and the receiver on %s; %d rounds, medians (least..most); %.0f s in all.\n\n",
+		r.size.target, time.Now().UTC().Format("2006-01-02"), r.machine, r.size.rounds, r.took.Seconds())
 	fmt.Fprintf(&b, "Each of the %d changes came, with a good signature, in the order of its collection; what came twice had the id of the first.\n\n", r.deliveries)
 	b.WriteString("| target | found | reached |\n| --- | --- | --- |\n")
 	for _, t := range r.targets() {
