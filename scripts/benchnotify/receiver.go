@@ -199,11 +199,11 @@ func newSilent() (*silent, error) {
 func (s *silent) url() string { return "http://" + s.listener.Addr().String() + "/" }
 
 func (s *silent) close() {
-	s.listener.Close()
+	_ = s.listener.Close() // nobody accepts any more
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, c := range s.conns {
-		c.Close()
+		_ = c.Close() // nothing is left to be said
 	}
 }
 
