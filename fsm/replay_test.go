@@ -19,12 +19,12 @@ func replayLog(t *testing.T) (log []*raft.Log, txns []Txn, after []Revision) {
 		for j := range 1 + i%5 {
 			n++
 			x := put(Path(fmt.Sprintf("/buckets/b%d", n)), Timestamp(1000+10*n), `{"n":1}`)
-			switch {
-			case j == 1:
+			switch j {
+			case 1:
 				x.Compares = []Compare{{Kind: CompareObject, Key: "/buckets/none", Revision: 7}}
-			case j == 2:
+			case 2:
 				x.Ops = append(x.Ops, Op{Type: OpPut, Path: Path(fmt.Sprintf("/buckets/b%d/collections/c", n)), Data: []byte(`{}`)})
-			case j == 3:
+			case 3:
 				x.RequestID = []byte("the same")
 			}
 			group = append(group, x)

@@ -331,8 +331,8 @@ func (a *archiver) find(ctx context.Context, at fsm.StateInfo) error {
 	end := base.Index // of what is archived
 	if last != nil {
 		if last.Last > at.Index {
-			if a.n.cluster.Ready() != nil {
-				return nil // not all is applied yet
+			if notYet := a.n.cluster.Ready(); notYet != nil { // not all is applied
+				return fmt.Errorf("the archive leads to entry %d, this node has applied %d: %w", last.Last, at.Index, notYet)
 			}
 			return fmt.Errorf("%w: %s leads to entry %d, this cluster's log to %d: archive into another place", backup.ErrOther, last.Name, last.Last, at.Index)
 		}

@@ -250,3 +250,31 @@ func TestGapInTheArchivedLog(t *testing.T) {
 	good(t, to(after)...)
 	bad(t, ExitFailure, "entries of the log are missing: entries ", to(fmt.Sprint(number(t, inside)-1))...)
 }
+
+// The same in a bucket of S3; see scripts/lib/s3.sh.
+func TestPointInTimeFromS3(t *testing.T) {
+	endpoint := os.Getenv("QUINTO_TEST_S3")
+	if endpoint == "" {
+		t.Skip("QUINTO_TEST_S3 is not set: make s3")
+	}
+	t.Setenv("QUINTO_BACKUP_S3_ENDPOINT", endpoint)
+	t.Setenv("QUINTO_BACKUP_S3_REGION", "us-east-1")
+	dir, place := t.TempDir(), fmt.Sprintf("s3://test/points-%d", time.Now().UnixNano())
+	archiving(t, place)
+	data := filepath.Join(dir, "data")
+	p := startProgram(t, "--data", data, "--port", "0")
+	archived(t, data) // the first archive is there
+	makeTombstones(t, p.url, 2)
+	archived(t, data)
+	_, _, _, revision := listRecords(t, p.url)
+	send(t, "DELETE", p.url+"buckets/b", "")
+	p.end(t)
+	for _, text := range []string{good(t, "backup", "list", place), good(t, "backup", "verify", place)} {
+		if !strings.Contains(text, "any moment from") {
+			t.Errorf("%q", text)
+		}
+	}
+	if out := good(t, "restore", "--from", place, "--to", revision, "--data", filepath.Join(dir, "new")); !strings.Contains(out, "up to revision "+revision) {
+		t.Errorf("%q", out)
+	}
+}

@@ -203,7 +203,7 @@ func (f *restoreFlags) replayBar(h *history) *progressbar.ProgressBar {
 	if n := len(h.segments); n > 0 {
 		entries = int64(h.segments[n-1].Last - h.head.Index)
 	}
-	var w io.Writer = io.Discard
+	w := io.Discard
 	if out, ok := f.stderr.(*os.File); ok && !f.quiet && isatty.IsTerminal(out.Fd()) {
 		w = out
 	}
