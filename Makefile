@@ -24,8 +24,17 @@ WOUNDS ?= full
 # The random sequences of `make conformance` differ from commit to commit; SEED=n repeats a run.
 SEED ?= $(shell printf '%d' 0x$$(git rev-parse --short=12 HEAD 2>/dev/null || echo 1))
 CONFORMANCE = $(call script,conformance) --quinto $(BIN) --seed $(SEED)
-# What `make test` and CI run, in this order.
-STEPS ?= lint vet unit race conformance clients tutorials restore demo-small import-small faults-small fuzz-small schemathesis-small
+# What `make test` and CI run, in this order: within 20 minutes on two slow cores, by the
+# shares below. What grows past its share gets a seeded sample that differs by commit, and
+# the whole a target of its own: docs/architecture.md, "Tests".
+STEPS ?= lint vet unit race-small \
+  conformance \
+  clients tutorials restore s3 demo-small import-small \
+  faults-small corruption-small faults-notify-small upgrade-small sim-small \
+  fuzz-small schemathesis-small
+# Where goroutines meet most: of these packages the samples take some tests at each commit.
+CORE := ./cluster ./fsm ./cmd/command ./api/resource
+RACE = $$(go list ./... | grep -v -e '/internal/testcluster' -e '/internal/lint' -e '/scripts/conformance')
 
 .PHONY: help
 help: ## list these targets
@@ -45,7 +54,7 @@ cluster: build ## three nodes on this machine that are one service
 	exec $(call script,cluster)
 
 .PHONY: test
-test: ## all that CI runs: lint, tests, race, conformance, small demo and faults, fuzz
+test: ## all that CI runs: lint, tests, race, conformance, clients, samples of faults and fuzz
 	@scripts/lib/steps.sh $(STEPS)
 
 .PHONY: lint
@@ -65,19 +74,27 @@ vet: ## go vet
 	go vet ./...
 
 .PHONY: unit
-unit: ## tests of all packages, the cluster's on both log stores
+unit: ## tests of all packages; a third of the cluster's, others at each commit, also on the other log store
 	go test -count=1 -timeout 10m $(UNIT_TESTS)
-	QUINTO_LOG_STORE=wal go test -count=1 -short -timeout 10m ./cluster
+	QUINTO_LOG_STORE=wal scripts/lib/sample.sh $(SEED) 3 ./cluster "" -count=1 -short -timeout 10m
+
+.PHONY: wal
+wal: ## all tests of the cluster on the other log store
+	QUINTO_LOG_STORE=wal go test -count=1 -timeout 10m ./cluster
 
 .PHONY: race
-race: ## the same with the race detector, in short form; not the rules about the source and the scenarios' texts, which run nothing at the same time
-	go test -count=1 -race -short -timeout 20m $$(go list ./... | grep -v -e '/internal/testcluster' -e '/internal/lint' -e '/scripts/conformance')
+race: ## all tests with the race detector, in short form; not the rules about the source and the scripts, which run nothing at the same time
+	go test -count=1 -race -short -timeout 30m $(RACE)
+
+.PHONY: race-small
+race-small: ## a third of them, others at each commit; SEED=n repeats a run
+	scripts/lib/sample.sh $(SEED) 3 "$(CORE)" "$$(go list $(RACE) | grep -v -x -F "$$(go list $(CORE))" | tr '\n' ' ')" -count=1 -race -short -timeout 20m
 
 .PHONY: conformance
 conformance: build ## the same requests to real Kinto and to quinto must get equal answers, also while leaders are killed
 	@venv="$$(scripts/lib/tools.sh venv)"; set -x; \
-	  $(CONFORMANCE) --kinto-venv "$$venv" --generate 250; \
-	  $(CONFORMANCE) --kinto-venv "$$venv" --generate 60 --sample 40 --nodes 3 --kill-every 4s
+	  $(CONFORMANCE) --kinto-venv "$$venv" --generate 120; \
+	  $(CONFORMANCE) --kinto-venv "$$venv" --generate 30 --sample 25 --nodes 3 --kill-every 4s
 
 .PHONY: conformance-all
 conformance-all: build ## the same at length: both backends of Kinto, 1,200 random sequences on each, and on three nodes
@@ -124,16 +141,18 @@ demo-tools:
 	@scripts/lib/tools.sh venv npm >/dev/null
 
 .PHONY: faults
-faults: ## clusters harmed in every way that this machine allows, and what their clients saw judged (docs/results/faults.md); wants root
-	go test -count=1 -timeout 60m $(CLUSTER_TESTS)
-	QUINTO_LOG_STORE=wal go test -count=1 -timeout 60m $(CLUSTER_TESTS)
-	QUINTO_LOG_STORE=wal $(call script,faults) --nodes 3 --only 'kill|power|crash|disk'
-	$(call script,faults) --html .cache/faults/faults.html --out docs/results/faults.md
+faults: ## clusters harmed in every way that this machine allows, and what their clients saw judged (docs/results/faults.md); wants root, 40 minutes; each part runs whatever became of those before
+	@failed=0; set -x; \
+	  go test -count=1 -timeout 60m $(CLUSTER_TESTS) || failed=1; \
+	  QUINTO_LOG_STORE=wal go test -count=1 -timeout 60m $(CLUSTER_TESTS) || failed=1; \
+	  QUINTO_LOG_STORE=wal $(call script,faults) --nodes 3 --only 'kill|power|crash|disk' || failed=1; \
+	  $(call script,faults) --html .cache/faults/faults.html --out docs/results/faults.md || failed=1; \
+	  exit $$failed
 
 .PHONY: faults-small
-faults-small: ## the tests in short form, and a few harms that differ from commit to commit; SEED=n repeats a run
-	go test -count=1 -short -timeout 20m $(CLUSTER_TESTS)
-	$(call script,faults) --small --seed $(SEED) --recover 20s
+faults-small: ## half of the tests of clusters in short form, and a few harms; others at each commit, SEED=n repeats a run
+	scripts/lib/sample.sh $(SEED) 2 ./internal/testcluster "" -count=1 -short -timeout 20m
+	$(call script,faults) --small --count 3 --budget 60s --seed $(SEED) --recover 20s
 
 .PHONY: sim
 sim: ## 500 seeds of clusters on a simulated network, disk and clock (docs/results/sim.md); SEED=n begins elsewhere
@@ -180,13 +199,17 @@ corruption-small: build ## ten of them, others at each commit
 upgrade: build ## a cluster of the last release is upgraded node by node under load (docs/results/upgrade.md)
 	$(call script,upgrade) --quinto $(BIN) --out docs/results/upgrade.md
 
+.PHONY: upgrade-small
+upgrade-small: build ## the same without the way back; skipped where the reference commit is not in the clone
+	$(call script,upgrade) --quinto $(BIN) --small
+
 .PHONY: fuzz
 fuzz: ## every fuzz target for FUZZTIME (2m)
 	scripts/lib/fuzz.sh $(FUZZTIME)
 
 .PHONY: fuzz-small
-fuzz-small: ## seven fuzz targets, others at each commit, for ten seconds each
-	scripts/lib/fuzz.sh 10s ./... 7 $(SEED)
+fuzz-small: ## four fuzz targets, others at each commit, for eight seconds each
+	scripts/lib/fuzz.sh 8s ./... 4 $(SEED)
 
 .PHONY: restore
 restore: build ## what kinto.js sees of a restore from a backup
@@ -201,8 +224,8 @@ schemathesis: build ## 10,000 requests generated from the API document
 	scripts/schemathesis --requests 10000 --out docs/results/schemathesis.md
 
 .PHONY: schemathesis-small
-schemathesis-small: build ## as many of them as a minute allows
-	scripts/schemathesis --requests 1000 --seconds 55
+schemathesis-small: build ## as many of them as half a minute allows
+	scripts/schemathesis --requests 600 --seconds 35
 
 .PHONY: slow
 slow: build ## 2,000 slow connections on each port, and what others notice (docs/results/slow.md)

@@ -24,8 +24,6 @@ func kindOf(path string) string {
 		return path
 	case path == "ca.pem", path == "gossip.key":
 		return path
-	case path == "ca.key": // the authority's, which no node reads
-		return ""
 	case strings.HasSuffix(path, ".pem"):
 		return "certificate"
 	case strings.HasSuffix(path, ".key"):

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Runs the fuzz targets of the project for a time each: all of them, or so many,
-# chosen by a seed.
+# chosen by a seed. The binary of a package is built once for all of its targets.
 #
 #   scripts/lib/fuzz.sh 10s [PACKAGES [HOW_MANY SEED]]
 #
@@ -12,21 +12,38 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.." || exit 1
 time_each="${1:?how long for each target, for example 10s}"
 packages="${2:-./...}"
 
-# "Fuzz…" lines belong to the package that the next "ok" line names.
+# "PACKAGE FOLDER TARGET" for each; read from the source, since linking every test to
+# ask it takes minutes.
 # shellcheck disable=SC2086 # packages may be several
-listing="$(go test -list '^Fuzz' $packages)" || { printf '%s\n' "$listing"; exit 1; }
-targets="$(awk '/^Fuzz/ {names[n++] = $1} /^ok/ {for (i = 0; i < n; i++) print $2, names[i]} !/^Fuzz/ {n = 0}' <<<"$listing")"
+targets="$(go list -f '{{$p := .}}{{range .TestGoFiles}}{{$p.ImportPath}} {{$p.Dir}} {{.}}{{"\n"}}{{end}}{{range .XTestGoFiles}}{{$p.ImportPath}} {{$p.Dir}} {{.}}{{"\n"}}{{end}}' $packages |
+  while read -r package folder file; do
+    [[ -n $file ]] && sed -nE "s|^func (Fuzz[A-Za-z0-9_]*)\(.*|$package $folder \1|p" "$folder/$file"
+  done | LC_ALL=C sort)"
 if [[ -n ${3:-} ]]; then
-  targets="$(while read -r line; do printf '%s %s\n' "$(cksum <<<"${4:-1} $line" | cut -d ' ' -f 1)" "$line"; done <<<"$targets" |
-    sort -n | head -n "$3" | cut -d ' ' -f 2-)"
+  targets="$(while read -r line; do printf '%s %s\n' "$(cksum <<<"${4:-1} ${line% *}" | cut -d ' ' -f 1)" "$line"; done <<<"$targets" |
+    sort -s -n -k 1,1 | head -n "$3" | cut -d ' ' -f 2-)"
 fi
 [[ -n $targets ]] || { echo "fuzz: no targets in $packages" >&2; exit 1; }
 
+work="$(mktemp -d)"
+trap 'rm -rf "$work"' EXIT
+cache="$(go env GOCACHE)/fuzz"
 passed=0
 failed=0
-while read -r package target; do
+built=''
+while read -r package folder target; do
+  if [[ $package != "$built" ]]; then
+    start=$SECONDS
+    built="$package"
+    go test -c -fuzz '^Fuzz' -o "$work/fuzz.test" "$package" </dev/null || { failed=$((failed + 1)); rm -f "$work/fuzz.test"; }
+    printf 'fuzz %s built in %d s\n' "$package" $((SECONDS - start))
+  fi
+  [[ -x $work/fuzz.test ]] || continue
   printf 'fuzz %s %s for %s\n' "$package" "$target" "$time_each"
-  run() { out="$(go test -run '^$' -fuzz "^$target\$" -fuzztime "$time_each" "$package" 2>&1 </dev/null)"; }
+  run() {
+    out="$(cd "$folder" && "$work/fuzz.test" -test.run '^$' -test.fuzz "^$target\$" -test.fuzztime "$time_each" \
+      -test.fuzzcachedir "$cache/$package" -test.timeout 0 2>&1 </dev/null)"
+  }
   # The tool itself sometimes ends so when the time is over (a worker is late), and leaves no
   # input: then the target has not failed, and is run again.
   if run || { grep -q '^    context deadline exceeded$' <<<"$out" && ! grep -q 'Failing input' <<<"$out" && run; }; then
