@@ -437,7 +437,11 @@ func load(t *testing.T, nodes []*testNode) (stop func() int64) {
 func TestRotationUnderLoad(t *testing.T) {
 	s := newSecret(t)
 	log := &lines{}
-	nodes := secureTrio(t, s, log)
+	nodes := trio(t, func(c *Config) {
+		s.protect(t, c, log)
+		// Every failed write counts: a machine that is busy must not make another lead.
+		c.HeartbeatTimeout, c.ElectionTimeout, c.LeaderLease, c.RaftTimeout = 2*time.Second, 2*time.Second, 1800*time.Millisecond, 4*time.Second
+	})
 	stop := load(t, nodes)
 	serials := func() (all []string) {
 		for _, n := range nodes {
