@@ -60,7 +60,9 @@ func (n *Node) LeaderView() (*fsm.View, uint64, error) {
 }
 
 // Confirm returns nil when this node still led in that term at some moment after
-// the call; else fsm.ErrNotLeader or ctx's error.
+// the call, and has applied all that was committed then; else fsm.ErrNotLeader or ctx's
+// error. A view that was opened before may lack some of that: a leader knows what is
+// committed before it applies it, and a follower may show it first.
 func (n *Node) Confirm(ctx context.Context, term uint64) error {
 	c, err := n.confirms.do(ctx)
 	if err == nil && c.term != term {

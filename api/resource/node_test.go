@@ -24,6 +24,7 @@ type loneNode struct {
 	clock   func() fsm.Timestamp
 
 	beforePropose func()            // called before each Propose, outside the lock
+	confirm       func()            // called by each Confirm
 	answer        func(error) error // replaces Propose's error after the effect
 	leads         func() bool       // nil: always
 	forward       func([]byte) ([]byte, error)
@@ -52,7 +53,12 @@ func (n *loneNode) LeaderView() (*fsm.View, uint64, error) {
 	return v, 1, err
 }
 
-func (n *loneNode) Confirm(context.Context, uint64) error { return nil }
+func (n *loneNode) Confirm(context.Context, uint64) error {
+	if n.confirm != nil {
+		n.confirm()
+	}
+	return nil
+}
 
 func (n *loneNode) Propose(_ context.Context, t fsm.Txn) (fsm.Result, error) {
 	if n.beforePropose != nil {

@@ -29,8 +29,9 @@ type Node interface {
 	// LeaderView gives the state to decide a write on, and the term in which
 	// this node leads. fsm.ErrNotLeader otherwise.
 	LeaderView() (v *fsm.View, term uint64, err error)
-	// Confirm succeeds when this node still leads in term: an answer decided on
-	// a view of that term, without writing, is then a linearizable read.
+	// Confirm succeeds when this node still leads in term, and has applied all that was
+	// committed at the call: an answer decided without writing on a view that is opened
+	// then, or is as new, is a linearizable read.
 	Confirm(ctx context.Context, term uint64) error
 	// Propose replicates a transaction. fsm.ErrNotLeader, ErrOverloaded,
 	// ErrTooLarge and ErrNoSpace mean that nothing was done; any other error

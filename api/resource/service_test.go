@@ -61,6 +61,33 @@ func TestConflictsEndInAnExclusivePlan(t *testing.T) {
 	c.want(412, "", "alice", "PUT "+records+"/r1", `{}`, "if-match", etag)
 }
 
+// A leader that has not applied yet what it knows to be committed, and what a follower
+// may have shown already, does not decide on the older state. Found by scripts/sim.
+func TestAnswerWithoutWriteIsDecidedOnAllThatIsCommitted(t *testing.T) {
+	c, n := newClient(t, nil)
+	c.withRecords(1)
+	other := newService(t, n, nil)
+	// apply stands for the leader's state machine, which catches up while it is asked
+	// whether it still leads.
+	apply := func(line, body string) {
+		n.confirm = func() {
+			n.confirm = nil
+			if r := other.Do(context.Background(), request("alice", line, body)); r.Status >= 300 {
+				t.Errorf("%s: %d %s", line, r.Status, r.Body)
+			}
+		}
+	}
+	apply("PUT "+records+"/r2", `{"data":{"late":1}}`)
+	c.want(200, `"mine":1`, "alice", "PATCH "+records+"/r2", `{"data":{"mine":1}}`)
+	apply("DELETE "+records+"/r2", "")
+	c.want(201, "", "alice", "PUT "+records+"/r2", `{}`, "if-none-match", "*")
+	apply("DELETE "+records+"/r2", "")
+	resp := c.want(404, "", "alice", "DELETE "+records+"/r3", "")
+	if got, want := resp.Get(revisionHeader), fmt.Sprint(n.machine.Revision()); got != want {
+		t.Errorf("decided at revision %s, applied is %s", got, want)
+	}
+}
+
 func TestIdempotencyKey(t *testing.T) {
 	c, n := newClient(t, nil)
 	c.withRecords(1)

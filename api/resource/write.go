@@ -228,15 +228,15 @@ func (s *Service) propose(ctx context.Context, r *Request, spec *batchSpec) (res
 		return s.failed(ctx, r, err), nil, false
 	}
 	d := s.decideOn(ctx, v, r, spec)
+	seen := v.Applied()
 	v.Close()
-	if d.wish != nil {
-		return nil, d.wish, false
-	}
 	if d.resp != nil {
-		if err := s.node.Confirm(ctx, term); err != nil {
+		if d, err = s.settle(ctx, r, spec, term, seen, d); err != nil {
 			return s.failed(ctx, r, err), nil, false
 		}
-		return d.resp, nil, false
+	}
+	if d.wish != nil || d.resp != nil {
+		return d.resp, d.wish, false
 	}
 	begun := s.meter.Now()
 	res, err := s.node.Propose(ctx, d.txn)
@@ -248,6 +248,26 @@ func (s *Service) propose(ctx context.Context, r *Request, spec *batchSpec) (res
 		return nil, nil, true
 	}
 	return s.committed(ctx, r, &d, &res), nil, false
+}
+
+// settle makes sure that d, an answer without a transaction, was decided on a state that
+// has all that was committed when the request came. The leader is the first to know that
+// an entry is committed, but may be the last to apply it: a follower could have shown it
+// already. seen is the last entry of the view that d was decided on. If there are more by
+// now, it is decided again, and may then want to write.
+func (s *Service) settle(ctx context.Context, r *Request, spec *batchSpec, term, seen uint64, d decision) (decision, error) {
+	if err := s.node.Confirm(ctx, term); err != nil {
+		return d, err
+	}
+	v, err := s.node.View(ctx, fsm.Freshness{Level: fsm.Stale}) // Confirm has waited for it
+	if err != nil {
+		return d, err
+	}
+	defer v.Close()
+	if v.Applied() == seen {
+		return d, nil
+	}
+	return s.decideOn(ctx, v, r, spec), nil
 }
 
 // proposeExclusive has the plan made by the proposer, where it cannot lose.
