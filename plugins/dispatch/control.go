@@ -172,7 +172,7 @@ func (r *runner) control(ctx context.Context) {
 		return // the term ends, or the next tick finds it
 	}
 	defer v.Close()
-	if err := errors.Join(r.controlPause(ctx, v), r.controlReplay(ctx, v), r.controlLetters(ctx, v)); err != nil && ctx.Err() == nil && !errors.Is(err, fsm.ErrNotLeader) {
+	if err := errors.Join(r.controlPause(ctx, v), r.controlReplay(ctx, v), r.controlLetters(ctx, v), r.controlLoss(ctx, v)); err != nil && ctx.Err() == nil && !errors.Is(err, fsm.ErrNotLeader) {
 		r.log.Warn("what was asked of a listener cannot be done yet", "error", err)
 	}
 }

@@ -29,6 +29,8 @@ type Dispatcher struct {
 	started atomic.Bool
 	handed  string // names for which leadership was handed over
 
+	marks sync.Mutex // of what notifiers have lost: who writes one has read it under the lock
+
 	mu      sync.Mutex
 	runners []*runner // of the current term
 

@@ -15,6 +15,7 @@ type Lagged struct {
 	From fsm.Revision  `json:"from"` // delivered up to
 	To   fsm.Revision  `json:"to"`   // trimmed up to
 	Time fsm.Timestamp `json:"time"` // ms
+	Told bool          `json:"told"` // the receiver knows
 }
 
 // LaggedName is the replicated setting that marks a notifier as lagged.
@@ -44,6 +45,8 @@ func (d *Dispatcher) retain(ctx context.Context, term uint64) {
 // trim logs one step of trimming, if there is enough to trim, and reports
 // whether another one may follow.
 func (d *Dispatcher) trim(ctx context.Context, term uint64) (more bool, err error) {
+	d.marks.Lock()
+	defer d.marks.Unlock()
 	v, err := d.view(term)
 	if err != nil {
 		return false, err
@@ -65,7 +68,7 @@ func (d *Dispatcher) trim(ctx context.Context, term uint64) (more bool, err erro
 	t := fsm.Txn{Now: d.o.Leader.Now(), Ops: []fsm.Op{{Type: fsm.OpTrimEvents, Revision: next}}}
 	for _, n := range lagging {
 		if at := slowest(n); at < next {
-			mark, err := json.Marshal(Lagged{From: at, To: next, Time: t.Now})
+			mark, err := loss(v, n.Name, at, next, t.Now)
 			if err != nil {
 				return false, err
 			}
@@ -75,6 +78,20 @@ func (d *Dispatcher) trim(ctx context.Context, term uint64) (more bool, err erro
 	}
 	_, err = d.propose(ctx, term, t)
 	return err == nil && next < target, err
+}
+
+// loss is the mark of a notifier that loses what is above at, up to next, with what an
+// older mark says that nobody was told of yet.
+func loss(v *fsm.View, name string, at, next fsm.Revision, now fsm.Timestamp) ([]byte, error) {
+	value, err := v.Setting(LaggedName(name))
+	if err != nil {
+		return nil, err
+	}
+	mark, old := Lagged{From: at, To: next, Time: now}, Lagged{}
+	if value != nil && json.Unmarshal(value, &old) == nil && !old.Told {
+		mark.From = min(mark.From, old.From)
+	}
+	return json.Marshal(mark)
 }
 
 // target returns the revision up to which events may go, and the notifiers

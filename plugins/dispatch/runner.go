@@ -72,8 +72,12 @@ type runner struct {
 	gone    string         // what it said, until that is written down
 	side    sync.WaitGroup // dead letters that are sent again
 	letters atomic.Bool    // they are
-	history []Attempt      // the newest last
-	recent  atomic.Pointer[[]Attempt]
+
+	telling      atomic.Bool  // of a loss
+	lossDue      atomic.Int64 // not before, in ns
+	lossFailures int          // of the one that is telling
+	history      []Attempt    // the newest last
+	recent       atomic.Pointer[[]Attempt]
 }
 
 type counts struct{ delivered, failed, dead, lost uint64 }

@@ -139,6 +139,11 @@ func (x *Exec) Test(ctx context.Context, id string) error {
 	return x.run(ctx, id, 1, []byte(`{"action":"test"}`))
 }
 
+// Lost implements plugins.Losing.
+func (x *Exec) Lost(ctx context.Context, l plugins.Loss) error {
+	return x.run(ctx, l.ID, 1, plugins.LossPayload(l))
+}
+
 func (x *Exec) run(ctx context.Context, id string, attempt int, event []byte) error {
 	ctx, cancel := context.WithTimeout(ctx, x.timeout)
 	defer cancel()
@@ -195,4 +200,5 @@ var (
 	_ plugins.Provisioner = (*Exec)(nil)
 	_ plugins.Validator   = (*Exec)(nil)
 	_ plugins.Tester      = (*Exec)(nil)
+	_ plugins.Losing      = (*Exec)(nil)
 )

@@ -163,3 +163,19 @@ func TestBadSettings(t *testing.T) {
 		}
 	}
 }
+
+// A program gets on its standard input that changes are lost for it.
+func TestLoss(t *testing.T) {
+	out := filepath.Join(t.TempDir(), "out")
+	x, err := load(t, `cat > `+out, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := x.Lost(context.Background(), plugins.Loss{ID: "msg_lost", After: 12, UpTo: 40, Time: 1500}); err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(out)
+	if want := `{"timestamp":1500,"action":"lost","after":12,"up_to":40,"delivery_id":"msg_lost"}` + "\n"; err != nil || string(text) != want {
+		t.Errorf("%q, %v", text, err)
+	}
+}

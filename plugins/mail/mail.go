@@ -47,6 +47,7 @@ type Mail struct {
 	server   server
 	context  map[string]canon.Value // what the settings say to templates
 	sender   string                 // of hooks without
+	lostTo   []string               // who is told that mails are lost
 	capacity chan struct{}
 
 	mu     sync.Mutex
@@ -62,6 +63,12 @@ func (m *Mail) Provision(_ context.Context, s plugins.Settings) (err error) {
 	if m.sender = s.Text("mail.default_sender", ""); m.sender != "" {
 		if _, err := parseAddress(m.sender); err != nil {
 			return fmt.Errorf("mail.default_sender: %q is no address", m.sender)
+		}
+	}
+	m.lostTo = s.List("mail.lost_to")
+	for _, text := range m.lostTo {
+		if _, err := parseAddress(text); err != nil {
+			return fmt.Errorf("mail.lost_to: %q is no address", text)
 		}
 	}
 	m.context = contextOfSettings(&s)
@@ -201,6 +208,21 @@ func (m *Mail) Deliver(ctx context.Context, d plugins.Delivery) error {
 	return nil
 }
 
+// Lost implements plugins.Losing: a mail to those of mail.lost_to. Who would have got the
+// lost ones is not known any more.
+func (m *Mail) Lost(ctx context.Context, l plugins.Loss) error {
+	if len(m.lostTo) == 0 {
+		return nil
+	}
+	_, err := m.server.send(ctx, &letter{id: l.ID, time: l.Time, from: m.sender, to: m.lostTo, all: m.lostTo, subject: "Mails were lost",
+		body: fmt.Sprintf("The mail server could not be reached for so long that changes were given up:\nthose with revisions above %d, up to %d, may never be mailed.\n", l.After, l.UpTo)})
+	if plugins.IsPermanent(err) {
+		m.log.Error("nobody could be told that mails are lost", "error", err)
+		return nil
+	}
+	return err
+}
+
 func (m *Mail) unserved(l *letter) (to []string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -245,6 +267,7 @@ func bucketOf(p fsm.Path) (id string) {
 var (
 	_ plugins.Notifier           = (*Mail)(nil)
 	_ plugins.Looking            = (*Mail)(nil)
+	_ plugins.Losing             = (*Mail)(nil)
 	_ plugins.BeforeCommit       = (*Mail)(nil)
 	_ plugins.Provisioner        = (*Mail)(nil)
 	_ plugins.CapabilityProvider = (*Mail)(nil)

@@ -329,3 +329,19 @@ func TestSilentServer(t *testing.T) {
 		t.Errorf("%v after %v", err, time.Since(begun))
 	}
 }
+
+// Those whom the settings name are mailed that mails are lost.
+func TestLoss(t *testing.T) {
+	s := startSMTP(t)
+	m := load(t, map[string]string{"mail.host": "127.0.0.1", "mail.port": s.port, "mail.default_sender": "kinto@example.com", "mail.lost_to": "ops@example.com"})
+	if err := m.Lost(context.Background(), plugins.Loss{ID: "msg_lost", After: 12, UpTo: 40, Time: 1500}); err != nil {
+		t.Fatal(err)
+	}
+	got := s.mails()
+	if len(got) != 1 || strings.Join(got[0].To, " ") != "ops@example.com" || !strings.Contains(got[0].Body, "above 12, up to 40") || got[0].header("Message-ID")[0] != "<msg_lost@example.com>" {
+		t.Errorf("%+v", got)
+	}
+	if _, err := tryLoad(map[string]string{"mail.lost_to": "nobody"}); err == nil {
+		t.Error("no address was accepted")
+	}
+}

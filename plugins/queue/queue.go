@@ -216,14 +216,20 @@ func (q *Queue) Deliver(ctx context.Context, d plugins.Delivery) error {
 	if !q.filter.Choose(&d) {
 		return nil
 	}
+	if q.short {
+		return q.put(ctx, message{id: d.ID, body: plugins.ShortPayload(&d)})
+	}
+	return q.put(ctx, message{id: d.ID, body: plugins.Payload(&d)})
+}
+
+// Lost implements plugins.Losing.
+func (q *Queue) Lost(ctx context.Context, l plugins.Loss) error {
+	return q.put(ctx, message{id: l.ID, body: plugins.LossPayload(l)})
+}
+
+func (q *Queue) put(ctx context.Context, m message) error {
 	ctx, cancel := context.WithTimeout(ctx, q.timeout)
 	defer cancel()
-	m := message{id: d.ID}
-	if q.short {
-		m.body = plugins.ShortPayload(&d)
-	} else {
-		m.body = plugins.Payload(&d)
-	}
 	s, err := q.open(ctx)
 	if err == nil {
 		err = s.send(ctx, m)
@@ -267,6 +273,7 @@ func (q *Queue) Close() error {
 var (
 	_ plugins.Notifier    = (*Queue)(nil)
 	_ plugins.Grouping    = (*Queue)(nil)
+	_ plugins.Losing      = (*Queue)(nil)
 	_ plugins.Provisioner = (*Queue)(nil)
 	_ io.Closer           = (*Queue)(nil)
 )

@@ -244,3 +244,54 @@ func TestFilter(t *testing.T) {
 		}
 	}
 }
+
+var loss = plugins.Loss{ID: "msg_lost", After: 12, UpTo: 40, Time: 1500}
+
+const lossBody = `{"timestamp":1500,"action":"lost","after":12,"up_to":40,"delivery_id":"msg_lost"}`
+
+// A consumer finds in its Redis list, and in its stream, that changes are lost for it.
+func TestLossInRedis(t *testing.T) {
+	s := startRedis(t)
+	url := "redis://:geheim@" + s.addr + "/0"
+	ctx := context.Background()
+	for _, module := range []string{RedisList, RedisStream} {
+		if err := load(t, module, url, nil).Lost(ctx, loss); err != nil {
+			t.Fatal(err)
+		}
+		c := redis.NewClient(&redis.Options{Addr: s.addr, Password: "geheim", Protocol: 2})
+		if module == RedisList {
+			if got, err := c.LPop(ctx, DefaultListName).Result(); err != nil || got != lossBody {
+				t.Errorf("%q, %v", got, err)
+			}
+		} else if got, err := c.XRange(ctx, DefaultListName, "-", "+").Result(); err != nil || len(got) != 1 || got[0].Values["payload"] != lossBody || got[0].Values["id"] != loss.ID {
+			t.Errorf("%v, %v", got, err)
+		}
+		_ = c.Close()
+	}
+}
+
+// So does one of NATS.
+func TestLossInNATS(t *testing.T) {
+	s := startNATS(t)
+	url := "nats://quinto:geheim@" + s.addr
+	ctx := context.Background()
+	c, err := nats.Connect(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	js, err := jetstream.New(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stream, err := js.CreateStream(ctx, jetstream.StreamConfig{Name: "K", Subjects: []string{"kinto.>"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := load(t, JetStream, url, map[string]string{"subject": "kinto.events"}).Lost(ctx, loss); err != nil {
+		t.Fatal(err)
+	}
+	if m, err := stream.GetMsg(ctx, 1); err != nil || string(m.Data) != lossBody {
+		t.Errorf("%v %v", m, err)
+	}
+}

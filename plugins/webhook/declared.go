@@ -100,7 +100,14 @@ func (h *declared) Test(ctx context.Context, id string) error {
 	return h.sender.post(ctx, t.url, t.signers, id, testBody)
 }
 
+// Lost implements plugins.Losing.
+func (h *declared) Lost(ctx context.Context, l plugins.Loss) error {
+	t := h.now.Load()
+	return h.sender.post(ctx, t.url, t.signers, l.ID, plugins.LossPayload(l))
+}
+
 var (
+	_ plugins.Losing = (*declared)(nil)
 	_ plugins.Scoped = (*declared)(nil)
 	_ plugins.Tester = (*declared)(nil)
 )

@@ -185,6 +185,11 @@ func (w *Webhook) Test(ctx context.Context, id string) error {
 	return w.post(ctx, id, testBody)
 }
 
+// Lost implements plugins.Losing.
+func (w *Webhook) Lost(ctx context.Context, l plugins.Loss) error {
+	return w.post(ctx, l.ID, plugins.LossPayload(l))
+}
+
 func (w *Webhook) post(ctx context.Context, id string, body []byte) error {
 	return poster{w.client, w.timeout}.post(ctx, w.url, w.signers, id, body)
 }
@@ -193,6 +198,7 @@ var (
 	_ plugins.Notifier    = (*Webhook)(nil)
 	_ plugins.Grouping    = (*Webhook)(nil)
 	_ plugins.Tester      = (*Webhook)(nil)
+	_ plugins.Losing      = (*Webhook)(nil)
 	_ plugins.Provisioner = (*Webhook)(nil)
 	_ plugins.Validator   = (*Webhook)(nil)
 	_ io.Closer           = (*Webhook)(nil)

@@ -305,3 +305,37 @@ func BenchmarkDeliver(b *testing.B) {
 		}
 	}
 }
+
+// A receiver is told, signed as ever, that changes are lost for it; so is that of a
+// webhook in metadata.
+func TestLoss(t *testing.T) {
+	verifier, err := standardwebhooks.NewWebhook(secret(1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	s := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		if err := verifier.Verify(body, r.Header); err != nil {
+			t.Error(err)
+		}
+		got = append(got, string(body))
+	}))
+	defer s.Close()
+	set := settings(s.URL)
+	set.Secret = secret(1)
+	w := load(t, set)
+	hook := &declared{sender: &poster{w.client, DefaultTimeout}}
+	if err := hook.set(&definition{URL: s.URL, Secret: secret(1)}); err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range []plugins.Losing{w, hook} {
+		if err := n.Lost(context.Background(), plugins.Loss{ID: "msg_lost", After: 12, UpTo: 40, Time: 1500}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const want = `{"timestamp":1500,"action":"lost","after":12,"up_to":40,"delivery_id":"msg_lost"}`
+	if len(got) != 2 || got[0] != want || got[1] != want {
+		t.Errorf("%q", got)
+	}
+}
