@@ -208,8 +208,8 @@ fuzz: ## every fuzz target for FUZZTIME (2m)
 	scripts/lib/fuzz.sh $(FUZZTIME)
 
 .PHONY: fuzz-small
-fuzz-small: ## four fuzz targets, others at each commit, for eight seconds each
-	scripts/lib/fuzz.sh 8s ./... 4 $(SEED)
+fuzz-small: ## four fuzz targets, others at each commit, for ten seconds each
+	scripts/lib/fuzz.sh 10s ./... 4 $(SEED)
 
 .PHONY: restore
 restore: build ## what kinto.js sees of a restore from a backup
