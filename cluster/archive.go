@@ -45,12 +45,14 @@ func (n *Node) Entries(from, to uint64, f func(*raft.Log) bool) error {
 func (n *Node) Archived(index uint64) { n.archived.Store(index) }
 
 // heldForArchive is how many entries at the end of the log the archive still needs, as
-// far as their bytes, with so many in the mean, may be held for it.
-func (n *Node) heldForArchive(mean int64) uint64 {
+// far as their bytes, with so many in the mean, may be held for it. Raft counts from the
+// end that the log has when the snapshot is done: it may have grown by as many as since
+// the last one.
+func (n *Node) heldForArchive(mean int64, grown uint64) uint64 {
 	at := n.archived.Load()
 	if n.cfg.ArchiveHoldBytes <= 0 || at == 0 {
 		return 0
 	}
 	last := n.raft.LastIndex()
-	return min(max(last, at)-at, uint64(n.cfg.ArchiveHoldBytes/mean))
+	return min(max(last, at)-at+grown, uint64(n.cfg.ArchiveHoldBytes/mean))
 }

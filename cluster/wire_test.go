@@ -48,6 +48,7 @@ func TestFormatsDoNotChange(t *testing.T) {
 		{"join answer", (&joinAnswer{Cluster: "c1", Leader: "n1", LeaderAddr: "a:1", Founders: []founder{{"n1", "u1", "a:1"}}}).encode()},
 		{"status", (&nodeStatus{Name: "n1", ID: "u1", HTTP: "h:1", Addr: "a:1", Term: 2, Revision: 3, Applied: 4, Ready: true,
 			Clock: 5, LastIndex: 6, Received: 7, Unpacking: true, Writable: true, Gossip: "g:1", Alarms: []alarm{{"n2", "stuck"}}}).encode()},
+		{"status archived", (&nodeStatus{Name: "n1", Archived: 300}).encode()},
 		{"change", (&Change{Action: ActionRemove, Name: "n3", Force: true}).encode()},
 		{"log checksum", checksum},
 		{"stable value", stable.v},
@@ -90,7 +91,7 @@ func TestMessagesSurviveTheWire(t *testing.T) {
 	if got, err := decodeJoinAnswer(a.encode()); err != nil || !reflect.DeepEqual(got, a) {
 		t.Errorf("%+v %v", got, err)
 	}
-	s := &nodeStatus{Name: "n", Ready: true, Clock: 5, Gossip: "g", Alarms: []alarm{{"a", "b"}}}
+	s := &nodeStatus{Name: "n", Ready: true, Clock: 5, Gossip: "g", Alarms: []alarm{{"a", "b"}}, Archived: 9}
 	if got, err := decodeStatus(s.encode()); err != nil || !reflect.DeepEqual(got, s) {
 		t.Errorf("%+v %v", got, err)
 	}
