@@ -89,6 +89,7 @@ func damagedLog(t *testing.T, kind string) (*Config, string, string) {
 // damaged or gives back exactly what was stored: no trace of bolt's, no entry and
 // no vote that is forgotten. A process that dies in this test dies in bolt.
 func TestDamagedBoltFileIsRefused(t *testing.T) {
+	t.Parallel()
 	for _, kind := range []string{LogBolt, LogWAL} {
 		t.Run(kind, func(t *testing.T) {
 			c, path, want := damagedLog(t, kind)

@@ -46,6 +46,7 @@ func crashedWAL(t *testing.T, batches, bytesEach int) *Config {
 // last write it cannot be told from a write that the crash cut short: no more than
 // that is dropped.
 func TestDamageInTheWALIsNoTornWrite(t *testing.T) {
+	t.Parallel()
 	const batches = 12
 	c := crashedWAL(t, batches, 700)
 	path := logPath(t, c.DataDir, LogWAL)
@@ -106,6 +107,7 @@ func TestDamageInTheWALIsNoTornWrite(t *testing.T) {
 // TestTornWriteOfTheWALIsDropped: what a crash leaves of the last write ends the log
 // there, and the node goes on.
 func TestTornWriteOfTheWALIsDropped(t *testing.T) {
+	t.Parallel()
 	for name, tear := range map[string]func(batch []byte){
 		"its end is missing":     func(b []byte) { clear(b[len(b)/2:]) },
 		"its begin is missing":   func(b []byte) { clear(b[:len(b)/2]) },
@@ -135,6 +137,7 @@ func TestTornWriteOfTheWALIsDropped(t *testing.T) {
 
 // TestNewestSegmentOfTheWALGone: the WAL takes it for one that was never made.
 func TestNewestSegmentOfTheWALGone(t *testing.T) {
+	t.Parallel()
 	c := crashedWAL(t, 8, 1<<20)
 	segments, err := filepath.Glob(filepath.Join(c.DataDir, logFolder, "*.wal"))
 	if err != nil || len(segments) < 2 {
