@@ -46,6 +46,9 @@ func (o *options) child(ctx context.Context, seed uint64, dir string) *outcome {
 	if e := json.Unmarshal(stdout.Bytes(), out); e != nil {
 		out.Error = fmt.Sprintf("no outcome: %v: %.300s", err, strings.Join(strings.Fields(stderr.String()), " "))
 	}
+	if err != nil && out.Error == "" { // the race detector says so, for one
+		out.Error = fmt.Sprintf("%v: %.300s", err, strings.Join(strings.Fields(stderr.String()), " "))
+	}
 	if out.Error != "" && stderr.Len() > 0 {
 		err = errors.Join(os.MkdirAll(dir, 0o755), os.WriteFile(filepath.Join(dir, "stderr.txt"), stderr.Bytes(), 0o644))
 		if err != nil {

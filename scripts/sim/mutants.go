@@ -15,7 +15,7 @@ import (
 )
 
 // mutantSeeds are tried before a mutant counts as not found.
-const mutantSeeds = 150
+const mutantSeeds = 400
 
 // provocations are the kinds of faults that bring a mutant out; none: all.
 var provocations = map[string]string{
