@@ -166,7 +166,7 @@ func orDuration(v *time.Duration, d time.Duration) {
 }
 
 func (c Config) withDefaults() Config {
-	orDuration(&c.HeartbeatTimeout, time.Second)
+	orDuration(&c.HeartbeatTimeout, 900*time.Millisecond)
 	orDuration(&c.ElectionTimeout, time.Second)
 	orDuration(&c.LeaderLease, c.HeartbeatTimeout/2)
 	orDuration(&c.CommitTimeout, 10*time.Millisecond)

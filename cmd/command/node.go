@@ -18,6 +18,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/hashicorp/go-hclog"
@@ -373,9 +374,19 @@ func (n *Node) Close() error {
 	return n.closeErr
 }
 
+// failedGrace is how long a node that is out of service for good, removed say, waits for
+// running requests: nothing can come of them here, and their clients may ask another.
+const failedGrace = 2 * time.Second
+
 func (n *Node) close() error {
 	close(n.stopped)
-	ctx, cancel := context.WithTimeout(context.Background(), n.config.Timeouts.Shutdown)
+	limit := n.config.Timeouts.Shutdown
+	select {
+	case <-n.cluster.Failed():
+		limit = min(limit, failedGrace)
+	default:
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
 	n.archive.close()
 	n.backups.close()
