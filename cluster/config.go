@@ -166,8 +166,8 @@ func orDuration(v *time.Duration, d time.Duration) {
 }
 
 func (c Config) withDefaults() Config {
-	orDuration(&c.HeartbeatTimeout, 900*time.Millisecond)
-	orDuration(&c.ElectionTimeout, time.Second)
+	orDuration(&c.HeartbeatTimeout, 750*time.Millisecond)
+	orDuration(&c.ElectionTimeout, c.HeartbeatTimeout)
 	orDuration(&c.LeaderLease, c.HeartbeatTimeout/2)
 	orDuration(&c.CommitTimeout, 10*time.Millisecond)
 	orDuration(&c.RaftTimeout, 5*time.Second)

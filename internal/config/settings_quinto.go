@@ -90,8 +90,8 @@ func raftSettings() []Setting {
 	}
 	return []Setting{
 		millis("commit_timeout_ms", "10", 1000, "A follower hears of an idle leader's last commit after 1 to 2 times this.", func(c *Config) any { return &c.Raft.CommitTimeout }),
-		millis("heartbeat_timeout_ms", "900", 60000, "Silence of the leader before a follower stands for election, which it does after 1 to 3 times this.", func(c *Config) any { return &c.Raft.HeartbeatTimeout }),
-		millis("election_timeout_ms", "1000", 60000, "A candidate waits for votes; not less than `quinto.heartbeat_timeout_ms`.", func(c *Config) any { return &c.Raft.ElectionTimeout }),
+		millis("heartbeat_timeout_ms", "750", 60000, "Silence of the leader before a follower stands for election, which it does after 1 to 3 times this.", func(c *Config) any { return &c.Raft.HeartbeatTimeout }),
+		millis("election_timeout_ms", "750", 60000, "A candidate waits for votes; not less than `quinto.heartbeat_timeout_ms`.", func(c *Config) any { return &c.Raft.ElectionTimeout }),
 		millis("lease_timeout_ms", "500", 60000, "A leader without a quorum steps down; not more than `quinto.heartbeat_timeout_ms`.", func(c *Config) any { return &c.Raft.LeaseTimeout }),
 		{Name: "quinto.snapshot_log_bytes", Default: "16777216", Min: kib, Max: 16 * gib, Doc: "New log that leads to a snapshot.", field: func(c *Config) any { return &c.Raft.SnapshotLogBytes }},
 		{Name: "quinto.snapshot_entries", Default: "100000", Min: 16, Max: 100_000_000, Doc: "New entries that lead to a snapshot.", field: func(c *Config) any { return &c.Raft.SnapshotEntries }},

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"net/http"
 	"os"
@@ -170,12 +171,13 @@ type gaps struct {
 	failed []string // changes after which the cluster did not serve again in time
 }
 
+// percentile is the nearest rank: of a hundred gaps, 99 are not above p99.
 func (s *gaps) percentile(p float64) time.Duration {
 	sorted := slices.Sorted(slices.Values(s.all))
 	if len(sorted) == 0 {
 		return 0
 	}
-	return sorted[min(len(sorted)-1, int(p*float64(len(sorted))))]
+	return sorted[max(0, int(math.Ceil(p*float64(len(sorted))))-1)]
 }
 
 func (s *gaps) missed() error {
