@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -35,10 +36,17 @@ type process struct {
 	end  syscall.Signal // asks it to end; 0 is SIGTERM
 }
 
-// freePort finds a loopback port that nobody listens on.
+// givenPorts are those that freePort has returned: a server that starts slowly does not
+// listen yet, and the answers of another one on its port would be taken for its own.
+var givenPorts sync.Map
+
+// freePort finds a loopback port that nobody listens on, another one each time.
 func freePort() (int, error) {
 	for range portTries {
 		port := lowestPort + rand.IntN(portRange)
+		if _, given := givenPorts.LoadOrStore(port, true); given {
+			continue
+		}
 		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
 		if err == nil {
 			return port, l.Close()
