@@ -34,11 +34,12 @@ TOOLS_LOCK_SECONDS=1200
 tools_say() { printf 'tools: %s\n' "$*" >&2; }
 tools_die() { tools_say "$*"; return 1; }
 
-# tools_once NAME KEY COMMAND: runs COMMAND unless a stamp says that NAME was
+# tools_once NAME KEY COMMAND [ARGUMENTS]: runs COMMAND unless a stamp says that NAME was
 # already installed from the same KEY. The lock makes parallel callers wait for
 # the first one; the stamp is written last, so an interrupted installation is redone.
 tools_once() {
-  local name="$1" key="$2" command="$3" stamp="$TOOLS_CACHE/$1.stamp"
+  local name="$1" key="$2" stamp="$TOOLS_CACHE/$1.stamp"
+  shift 2
   mkdir -p "$TOOLS_CACHE" || return 1
   [[ -f $stamp && $(<"$stamp") == "$key" ]] && return 0
   (
@@ -47,7 +48,7 @@ tools_once() {
     rm -f "$stamp"
     tools_say "installing $name into $TOOLS_CACHE (once)"
     # errexit is off inside a condition, so each command checks its own steps.
-    if ! "$command" 9>&- >&2; then
+    if ! "$@" 9>&- >&2; then
       tools_die "installing $name failed"
       exit 1
     fi
@@ -70,49 +71,18 @@ tools_python() {
   tools_die "no Python from 3.11 to 3.14 with the venv module: install python3 and python3-venv"
 }
 
-tools_install_venv() {
-  local python
+# A virtual environment of its own for what a list names.
+tools_install_python() {
+  local folder="$TOOLS_CACHE/$1" list="$2" python
   python="$(tools_python)" || return 1
-  rm -rf "$TOOLS_CACHE/venv" &&
-    "$python" -m venv "$TOOLS_CACHE/venv" &&
-    "$TOOLS_CACHE/venv/bin/python" -m pip install --quiet --disable-pip-version-check \
-      --requirement "$TOOLS_HERE/requirements.txt"
+  rm -rf "$folder" &&
+    "$python" -m venv "$folder" &&
+    "$folder/bin/python" -m pip install --quiet --disable-pip-version-check --requirement "$list"
 }
 
-tools_install_schemathesis() {
-  local python
-  python="$(tools_python)" || return 1
-  rm -rf "$TOOLS_CACHE/schemathesis" &&
-    "$python" -m venv "$TOOLS_CACHE/schemathesis" &&
-    "$TOOLS_CACHE/schemathesis/bin/python" -m pip install --quiet --disable-pip-version-check \
-      --requirement "$TOOLS_HERE/requirements-schemathesis.txt"
-}
-
-tools_install_s3() {
-  local python
-  python="$(tools_python)" || return 1
-  rm -rf "$TOOLS_CACHE/s3" &&
-    "$python" -m venv "$TOOLS_CACHE/s3" &&
-    "$TOOLS_CACHE/s3/bin/python" -m pip install --quiet --disable-pip-version-check \
-      --requirement "$TOOLS_HERE/requirements-s3.txt"
-}
-
-tools_install_plugins() {
-  local python
-  python="$(tools_python)" || return 1
-  rm -rf "$TOOLS_CACHE/plugins" &&
-    "$python" -m venv "$TOOLS_CACHE/plugins" &&
-    "$TOOLS_CACHE/plugins/bin/python" -m pip install --quiet --disable-pip-version-check \
-      --requirement "$TOOLS_HERE/requirements-plugins.txt"
-}
-
-tools_install_smtp() {
-  local python
-  python="$(tools_python)" || return 1
-  rm -rf "$TOOLS_CACHE/smtp" &&
-    "$python" -m venv "$TOOLS_CACHE/smtp" &&
-    "$TOOLS_CACHE/smtp/bin/python" -m pip install --quiet --disable-pip-version-check \
-      --requirement "$TOOLS_HERE/requirements-smtp.txt"
+# tools_environment NAME LIST: installs it once and prints its folder.
+tools_environment() {
+  tools_once "$1" "$(tools_key "$TOOLS_HERE/$2")" tools_install_python "$1" "$TOOLS_HERE/$2" && echo "$TOOLS_CACHE/$1"
 }
 
 tools_install_npm() {
@@ -201,18 +171,10 @@ tools_install_nats() {
     GOBIN="$TOOLS_CACHE/bin" GOFLAGS=-buildvcs=false go install "github.com/nats-io/nats-server/v2@$NATS_VERSION"
 }
 
-tools_venv() {
-  tools_once venv "$(tools_key "$TOOLS_HERE/requirements.txt")" tools_install_venv && echo "$TOOLS_CACHE/venv"
-}
-tools_schemathesis() {
-  tools_once schemathesis "$(tools_key "$TOOLS_HERE/requirements-schemathesis.txt")" tools_install_schemathesis && echo "$TOOLS_CACHE/schemathesis"
-}
-tools_s3() {
-  tools_once s3 "$(tools_key "$TOOLS_HERE/requirements-s3.txt")" tools_install_s3 && echo "$TOOLS_CACHE/s3"
-}
-tools_plugins() {
-  tools_once plugins "$(tools_key "$TOOLS_HERE/requirements-plugins.txt")" tools_install_plugins && echo "$TOOLS_CACHE/plugins"
-}
+tools_venv() { tools_environment venv requirements.txt; }
+tools_schemathesis() { tools_environment schemathesis requirements-schemathesis.txt; }
+tools_s3() { tools_environment s3 requirements-s3.txt; }
+tools_plugins() { tools_environment plugins requirements-plugins.txt; }
 tools_npm() {
   tools_once npm "$(tools_key "$TOOLS_HERE/package.json" "$TOOLS_HERE/package-lock.json")" tools_install_npm && echo "$TOOLS_CACHE/npm"
 }
@@ -234,9 +196,7 @@ tools_redis() {
 tools_postfix() {
   tools_once postfix "${POSTFIX_PACKAGES[*]}" tools_install_postfix && echo "$TOOLS_CACHE/postfix"
 }
-tools_smtp() {
-  tools_once smtp "$(tools_key "$TOOLS_HERE/requirements-smtp.txt")" tools_install_smtp && echo "$TOOLS_CACHE/smtp"
-}
+tools_smtp() { tools_environment smtp requirements-smtp.txt; }
 tools_nats() {
   tools_once nats "$NATS_VERSION $(go env GOVERSION)" tools_install_nats && echo "$TOOLS_CACHE/bin/nats-server"
 }
