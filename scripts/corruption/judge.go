@@ -36,7 +36,13 @@ type result struct {
 func (w *world) one(ctx context.Context, r *rand.Rand, kind string) (result, error) {
 	begun := time.Now()
 	res := result{Kind: kind}
-	if w.wires != "" && w.victim.Running() && r.IntN(hotOneIn) == 0 {
+	hot := w.wires != "" && r.IntN(hotOneIn) == 0
+	if !w.victim.Running() && (hot || r.IntN(goOnOneIn) == 0) {
+		if err := w.goOn(ctx); err != nil {
+			return res, err
+		}
+	}
+	if hot {
 		return w.oneHot(ctx, r, res)
 	}
 	if w.victim.Running() {
@@ -76,6 +82,20 @@ var errNoFile = errors.New("no such file")
 // hotOneIn of the mutations of certificates and keys is done to a running node: such
 // a one takes ten seconds, as the files are looked at every five.
 const hotOneIn = 12
+
+// goOnOneIn of the mutations behind one that ended the victim are done to a later state
+// of it, and the others to the one that was saved.
+const goOnOneIn = 5
+
+// goOn starts the victim with what was saved, which has to do.
+func (w *world) goOn(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, caseLimit)
+	defer cancel()
+	if err := w.victim.Start(); err != nil {
+		return err
+	}
+	return w.victim.WaitReady(ctx)
+}
 
 // choose takes one of the victim's files of the kind.
 func (w *world) choose(r *rand.Rand, res *result) error {
