@@ -60,6 +60,7 @@ func (s *logStore) read(index uint64, l *raft.Log) error {
 			return raft.ErrLogNotFound // compared by Raft, so not wrapped
 		}
 	}
+	*l = raft.Log{} // what the decoder does not find it leaves as it is
 	if err := s.inner.GetLog(index, l); err != nil {
 		return err
 	}
