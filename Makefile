@@ -167,7 +167,7 @@ sim-mutants: ## planted faults, each of which some seed must find (docs/results/
 	$(call script,sim) --mutants --out docs/results/sim-mutants.md
 
 .PHONY: faults-notify
-faults-notify: build notify-tools ## the leader killed 20 times between a delivery and its note: webhooks, Redis, NATS and mail get everything, in order
+faults-notify: build notify-tools ## the leader killed 20 times between a delivery and its note: webhooks, also those of metadata, Redis, NATS and mail get everything, in order
 	go test -count=1 ./plugins/queue ./plugins/mail
 	$(call script,notify) --quinto $(BIN) --kills 20 --seed $(SEED)
 

@@ -19,6 +19,8 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/redis/go-redis/v9"
+
+	"quinto/plugins/webhook"
 )
 
 // arrival is one change as a receiver got it.
@@ -99,17 +101,22 @@ func (w *world) serve(s *server) error {
 	return s.start()
 }
 
-func mailSettings(port string) []string {
-	return []string{"kinto.includes = kinto_emailer", "mail.host = 127.0.0.1", "mail.port = " + port, "mail.default_sender = kinto@example.com"}
+func mailSettings(port string, includes ...string) []string {
+	return []string{"kinto.includes = " + strings.Join(append(includes, "kinto_emailer"), " "), "mail.host = 127.0.0.1", "mail.port = " + port, "mail.default_sender = kinto@example.com"}
 }
 
 // openAll starts the receivers of all kinds and returns the settings of the cluster; the
 // mail goes to aiosmtpd, which refuses some of it for the moment.
 func (w *world) openAll(ctx context.Context, dir string, t tools) (settings []string, err error) {
-	if w.hook, err = newHook(w.chance); err != nil {
+	h, err := newHook("webhook", "hook", nil, w.chance)
+	if err != nil {
 		return nil, err
 	}
-	w.channels = append(w.channels, w.hook)
+	w.ills, w.channels = append(w.ills, h), append(w.channels, h)
+	inMetadata, err := w.openDeclared(dir)
+	if err != nil {
+		return nil, err
+	}
 	ports := make([]string, 3)
 	for i := range ports {
 		if ports[i], err = freePort(w.chance); err != nil {
@@ -139,7 +146,7 @@ func (w *world) openAll(ctx context.Context, dir string, t tools) (settings []st
 		return nil, err
 	}
 	w.channels = append(w.channels, list{client}, stream{client}, &natsStream{conn: nc, js: js}, mailbox{mails})
-	return slices.Concat(mailSettings(ports[2]), w.hook.settings(), []string{
+	return slices.Concat(mailSettings(ports[2], webhook.MetadataName), h.settings(), inMetadata, []string{
 		"kinto.event_listeners = hook list stream nats",
 		"kinto.event_listeners.list.use = kinto_redis.listeners", "kinto.event_listeners.list.url = redis://" + w.servers[0].addr, "kinto.event_listeners.list.resources = record",
 		"kinto.event_listeners.stream.use = quinto.redis_stream", "kinto.event_listeners.stream.url = redis://" + w.servers[0].addr, "kinto.event_listeners.stream.resources = record",

@@ -1,5 +1,6 @@
 // Notify kills leaders between the delivery of a change and the note of it, and judges
-// what the receivers got: an HTTP server in bad health, a Redis list, a Redis stream, a
+// what the receivers got: HTTP servers in bad health, of a webhook in the settings and of
+// webhooks in the metadata of a bucket and of collections, a Redis list, a Redis stream, a
 // NATS JetStream and two SMTP servers, each real and killed now and then too.
 //
 //	go run ./scripts/notify --quinto bin/quinto --kills 20
@@ -53,16 +54,17 @@ func main() {
 
 // world is a cluster, its receivers, and what was acknowledged to its client.
 type world struct {
-	name     string
-	binary   string
-	cluster  *testcluster.Cluster
-	channels []channel
-	servers  []*server
-	hook     *hook // nil: none
-	chance   *rand.Rand
-	written  map[string]bool // collection/record
-	struck   []int           // kills after a delivery, by channel
-	next     int
+	name                    string
+	binary                  string
+	cluster                 *testcluster.Cluster
+	channels                []channel
+	servers                 []*server
+	ills                    []*hook // the channels that are webhooks
+	ofBucket, ofCollections *hook   // those of them that metadata declares, or nil
+	chance                  *rand.Rand
+	written                 map[string]bool // collection/record
+	struck                  []int           // kills after a delivery, by channel
+	next                    int
 }
 
 // plan is a cluster with the receivers that open starts.
@@ -152,16 +154,25 @@ func (w *world) close() {
 	}
 }
 
-const hooks = `{"data":{"kinto-emailer":{"hooks":[{"resource_name":"record","template":"{revision} {collection_id} {id}","recipients":["reader@example.com"]}]}}}`
+// mails is what kinto-emailer reads of the bucket's metadata.
+var mails = map[string]any{"kinto-emailer": map[string]any{"hooks": []any{map[string]any{
+	"resource_name": "record", "template": "{revision} {collection_id} {id}", "recipients": []string{"reader@example.com"}}}}}
 
 // prepare makes the collections, and waits until each receiver has heard of a write:
 // notifiers are registered then.
 func (w *world) prepare(ctx context.Context) error {
-	if err := w.put(ctx, "/buckets/b", hooks); err != nil {
+	body, err := w.ofBucket.metadata(mails)
+	if err != nil {
+		return err
+	}
+	if err := w.put(ctx, "/buckets/b", string(body)); err != nil {
+		return err
+	}
+	if body, err = w.ofCollections.metadata(nil); err != nil {
 		return err
 	}
 	for c := range collections {
-		if err := w.put(ctx, fmt.Sprintf("/buckets/b/collections/c%d", c), "{}"); err != nil {
+		if err := w.put(ctx, fmt.Sprintf("/buckets/b/collections/c%d", c), string(body)); err != nil {
 			return err
 		}
 	}
@@ -219,19 +230,19 @@ func (w *world) counts(ctx context.Context) ([]int, error) {
 	return n, nil
 }
 
-// goneEvery is how often the webhook's receiver says that it wants no more.
+// goneEvery is how often the webhooks' receivers say that they want no more.
 const goneEvery = 4
 
 // round writes until each receiver has more than before, and kills the leader at once: so
 // it has not noted all of that, which it does once a second. Then the node starts again.
-// In every third round a receiver dies too; the webhook's is ill all the time.
+// In every third round a receiver dies too; the webhooks' are ill all the time.
 func (w *world) round(ctx context.Context, i int) error {
 	gone := i%goneEvery == 1
-	if w.hook != nil {
-		if err := w.until(ctx, "resume", func() error { return w.resume(ctx) }); err != nil {
+	for _, h := range w.ills {
+		if err := w.until(ctx, "resume", func() error { return w.resume(ctx, h) }); err != nil {
 			return err
 		}
-		w.hook.fall(gone)
+		h.fall(gone)
 	}
 	before, err := w.counts(ctx)
 	if err != nil {
@@ -247,13 +258,13 @@ func (w *world) round(ctx context.Context, i int) error {
 	if err := w.until(ctx, "deliveries to all", func() error {
 		now, err := w.counts(ctx)
 		for c := range now {
-			ofHook := w.channels[c] == channel(w.hook)
+			h, ofHook := w.channels[c].(*hook)
 			if now[c] > before[c] || ofHook && gone {
 				continue
 			}
 			err = errors.Join(err, fmt.Errorf("%s has %d as before", w.channels[c].name(), now[c]), w.write(ctx, 1, false))
 			if ofHook {
-				err = errors.Join(err, w.goOn(ctx))
+				err = errors.Join(err, w.goOn(ctx, h))
 			}
 			return err
 		}
@@ -290,13 +301,15 @@ func (w *world) round(ctx context.Context, i int) error {
 	return nil
 }
 
-// write makes some records in each collection; restart: the webhook's receiver is
+// write makes some records in each collection; restart: the webhooks' receivers are
 // restarted meanwhile.
 func (w *world) write(ctx context.Context, records int, restart bool) error {
 	for n := range records {
-		if w.hook != nil && restart && n == records/2 {
-			if err := w.hook.restart(); err != nil {
-				return err
+		if restart && n == records/2 {
+			for _, h := range w.ills {
+				if err := h.restart(); err != nil {
+					return err
+				}
 			}
 		}
 		for c := range collections {
@@ -330,8 +343,8 @@ func (w *world) judge(ctx context.Context) error {
 				}
 			}
 			if len(missing) > 0 {
-				if c == channel(w.hook) {
-					err = w.goOn(ctx)
+				if h, ok := c.(*hook); ok {
+					err = w.goOn(ctx, h)
 				}
 				return fmt.Errorf("%d of %d changes are missing, such as %s: %w", len(missing), len(w.written), missing[0], errors.Join(err))
 			}
@@ -344,8 +357,8 @@ func (w *world) judge(ctx context.Context) error {
 			return err
 		}
 	}
-	if w.hook != nil {
-		fmt.Println("the webhook's receiver answered", w.hook.told())
+	for _, h := range w.ills {
+		fmt.Println(h.title, "was answered", h.told())
 	}
 	return nil
 }
@@ -372,7 +385,7 @@ func check(name string, got []arrival) error {
 		}
 		last[a.collection] = a.revision
 	}
-	fmt.Printf("%-16s %d changes, %d repeats\n", name, len(ids), repeats)
+	fmt.Printf("%-23s %d changes, %d repeats\n", name, len(ids), repeats)
 	return nil
 }
 

@@ -1,7 +1,11 @@
 package main
 
 import (
+	"bytes"
 	"context"
+	cryptorand "crypto/rand"
+	"crypto/tls"
+	"encoding/base64"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -13,10 +17,11 @@ import (
 	"time"
 
 	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
+
+	"quinto/internal/outbound"
 )
 
 const (
-	hookSecret  = "whsec_ZmF1bHRzIG9mIG5vdGlmaWVycywgb2Ygbm8gd29ydGg="
 	hookTimeout = 1                      // seconds
 	hookAway    = 300 * time.Millisecond // of a restart
 )
@@ -24,9 +29,13 @@ const (
 // hook is an HTTP receiver in bad health: it answers 500, 429 with Retry-After and 410,
 // hangs, cuts connections, and is restarted, each before or after it has taken a change.
 type hook struct {
-	addr   string
-	verify *standardwebhooks.Webhook
-	ended  chan struct{} // ends what hangs
+	title    string
+	listener string // in the settings; "": metadata declares it
+	addr     string
+	secret   string
+	tls      *tls.Config // nil: plain
+	verify   *standardwebhooks.Webhook
+	ended    chan struct{} // ends what hangs
 
 	mu     sync.Mutex
 	server *http.Server
@@ -38,22 +47,28 @@ type hook struct {
 	moods  map[string]int
 }
 
-func newHook(chance *rand.Rand) (*hook, error) {
-	verify, err := standardwebhooks.NewWebhook(hookSecret)
-	if err != nil {
+// newHook starts a receiver; config nil: without TLS.
+func newHook(title, listener string, config *tls.Config, chance *rand.Rand) (*hook, error) {
+	own := rand.NewPCG(chance.Uint64(), 0) // it is used by the goroutines of the server
+	h := &hook{title: title, listener: listener, tls: config, ended: make(chan struct{}), chance: rand.New(own), moods: map[string]int{}}
+	key := make([]byte, outbound.MinSecretBytes)
+	cryptorand.Read(key)
+	h.secret = "whsec_" + base64.StdEncoding.EncodeToString(key)
+	var err error
+	if h.verify, err = standardwebhooks.NewWebhook(h.secret); err != nil {
 		return nil, err
 	}
 	port, err := freePort(chance)
 	if err != nil {
 		return nil, err
 	}
-	h := &hook{addr: "127.0.0.1:" + port, verify: verify, ended: make(chan struct{}), chance: chance, moods: map[string]int{}}
+	h.addr = "127.0.0.1:" + port
 	return h, h.open()
 }
 
 func (h *hook) settings() []string {
-	const prefix = "kinto.event_listeners.hook."
-	return []string{prefix + "use = quinto.webhook", prefix + "url = http://" + h.addr + "/", prefix + "secret = " + hookSecret, prefix + "resources = record",
+	prefix := "kinto.event_listeners." + h.listener + "."
+	return []string{prefix + "use = quinto.webhook", prefix + "url = http://" + h.addr + "/", prefix + "secret = " + h.secret, prefix + "resources = record",
 		fmt.Sprintf("%stimeout_seconds = %d", prefix, hookTimeout)}
 }
 
@@ -61,6 +76,9 @@ func (h *hook) open() error {
 	l, err := net.Listen("tcp4", h.addr)
 	if err != nil {
 		return err
+	}
+	if h.tls != nil {
+		l = tls.NewListener(l, h.tls)
 	}
 	server := &http.Server{Handler: h, ReadHeaderTimeout: time.Minute}
 	h.mu.Lock()
@@ -84,7 +102,7 @@ func (h *hook) restart() error {
 	return h.open()
 }
 
-func (*hook) name() string { return "webhook" }
+func (h *hook) name() string { return h.title }
 
 func (h *hook) close() {
 	close(h.ended)
@@ -188,20 +206,38 @@ func (h *hook) told() string {
 
 // goOn waits a moment and resumes: a leader notes the pause within the second after a 410,
 // which may be later than the last resume.
-func (w *world) goOn(ctx context.Context) error {
+func (w *world) goOn(ctx context.Context, h *hook) error {
 	time.Sleep(time.Second)
-	return w.resume(ctx)
+	return w.resume(ctx, h)
 }
 
 // resume lets deliveries go on after a 410, through any node that is there.
-func (w *world) resume(ctx context.Context) error {
-	var err error
-	for _, n := range w.cluster.Nodes {
-		var out []byte
-		if out, err = exec.CommandContext(ctx, w.binary, "hooks", "resume", "hook", "--ini", w.cluster.INI, "--data", n.Dir).CombinedOutput(); err == nil {
-			return nil
+func (w *world) resume(ctx context.Context, h *hook) error {
+	names := []string{h.listener}
+	if h.listener == "" {
+		var err error
+		if names, err = w.declared(ctx, h); err != nil {
+			return err
 		}
-		err = fmt.Errorf("quinto hooks resume: %w: %s", err, out)
 	}
-	return err
+	for _, name := range names {
+		if _, err := w.hooks(ctx, "resume", name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// hooks runs `quinto hooks` beside any node that is there.
+func (w *world) hooks(ctx context.Context, args ...string) (out []byte, err error) {
+	for _, n := range w.cluster.Nodes {
+		c := exec.CommandContext(ctx, w.binary, slices.Concat([]string{"hooks"}, args, []string{"--ini", w.cluster.INI, "--data", n.Dir})...)
+		var said bytes.Buffer
+		c.Stderr = &said
+		if out, err = c.Output(); err == nil {
+			return out, nil
+		}
+		err = fmt.Errorf("quinto hooks %s: %w: %s", args[0], err, &said)
+	}
+	return nil, err
 }
