@@ -237,7 +237,7 @@ bench: build ## figures beside real Kinto on PostgreSQL, as ratios
 	$(call script,bench)
 
 .PHONY: bench-hooks
-bench-hooks: build ## what a trivial hook costs: the part of bench about it alone, a minute
+bench-hooks: build ## what a trivial hook costs: the part of bench about it alone, two minutes
 	$(call script,bench) --only '^hooks$$' --out docs/results/bench.md
 
 .PHONY: bench-live

@@ -4,14 +4,15 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
-	"sync/atomic"
 	"time"
 
 	mathrand "math/rand/v2"
@@ -25,15 +26,23 @@ import (
 const (
 	hookConns   = 64
 	hookSeconds = 4.0 // of a cell, at most
-	hookDrain   = 30 * time.Second
-	hookQuiet   = 300 * time.Millisecond // nothing comes any more: the backlog is delivered
+	hookDrain   = 60 * time.Second
+	hookPoll    = 300 * time.Millisecond
 )
 
-// hookKinds are the collections of which one has no hook, and what the others have.
-var hookKinds = [...]struct{ name, what string }{
-	{"plain", "without a hook"},
-	{"gated", "a gatekeeper that says yes at once"},
-	{"told", "a webhook whose receiver answers at once"},
+// hookKinds are the collections of which one has no hook, and what the others have: a
+// listener with these settings beside the collection's.
+var hookKinds = [...]struct {
+	name, what, use string
+	calls           bool // the receiver
+	more            string
+}{
+	{"plain", "without a hook", "", false, ""},
+	{"checked", "a hook in Go (`BeforeCommit`) that lets it pass", "bench.hook", false, ""},
+	{"gated", "a gatekeeper that says yes at once", "quinto.gatekeeper", true, ""},
+	{"noted", "a notifier in Go that does nothing", "bench.notifier", false, ""},
+	{"told", "a webhook whose receiver answers at once", "quinto.webhook", true, ""},
+	{"run", "a program for each change (`quinto.exec`, `/bin/true`)", "quinto.exec", false, "command = /bin/true"},
 }
 
 // hooksResult is what creates cost with trivial hooks.
@@ -43,11 +52,10 @@ type hooksResult struct {
 	Cells   [len(hookKinds)][]cell
 }
 
-// hookReceiver answers 204 and counts.
+// hookReceiver answers 204.
 type hookReceiver struct {
 	server *http.Server
 	url    string
-	asked  atomic.Int64
 }
 
 func startReceiver() (*hookReceiver, error) {
@@ -59,24 +67,31 @@ func startReceiver() (*hookReceiver, error) {
 	r.url = "http://" + l.Addr().String()
 	r.server = &http.Server{ReadHeaderTimeout: requestTimeout, Handler: http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
 		_, _ = io.Copy(io.Discard, q.Body) // so that the connection is used again
-		r.asked.Add(1)
 		w.WriteHeader(http.StatusNoContent)
 	})}
 	go func() { _ = r.server.Serve(l) }() // ends with Close
 	return r, nil
 }
 
-// quiet waits until nothing comes any more.
-func (r *hookReceiver) quiet(ctx context.Context) error {
-	end := time.Now().Add(hookDrain)
-	for before := int64(-1); r.asked.Load() != before; {
-		if ctx.Err() != nil || time.Now().After(end) {
-			return errors.Join(ctx.Err(), fmt.Errorf("the webhooks of a cell are not delivered within %s", hookDrain))
+// drained waits until all notifiers have delivered everything.
+func drained(ctx context.Context, binary string, c *testcluster.Cluster) error {
+	for end := time.Now().Add(hookDrain); ; time.Sleep(hookPoll) {
+		var a struct{ Listeners []struct{ Lag uint64 } }
+		out, err := exec.CommandContext(ctx, binary, "hooks", "list", "--json", "--ini", c.INI, "--data", c.Nodes[0].Dir).Output()
+		if err == nil {
+			err = json.Unmarshal(out, &a)
 		}
-		before = r.asked.Load()
-		time.Sleep(hookQuiet)
+		behind := uint64(0)
+		for _, l := range a.Listeners {
+			behind = max(behind, l.Lag)
+		}
+		if err == nil && behind == 0 {
+			return nil
+		}
+		if ctx.Err() != nil || time.Now().After(end) {
+			return errors.Join(ctx.Err(), err, fmt.Errorf("what a cell has changed is not delivered within %s: %d to go", hookDrain, behind))
+		}
 	}
-	return nil
 }
 
 // hookSettings has a listener for each collection but the first.
@@ -84,12 +99,28 @@ func hookSettings(url string) []string {
 	key := make([]byte, 32)
 	rand.Read(key) // never fails: crypto/rand ends the program instead
 	secret := "whsec_" + base64.StdEncoding.EncodeToString(key)
-	all := []string{"kinto.event_listeners = gate hook"}
-	for _, l := range [...]struct{ name, use, collection string }{{"gate", "quinto.gatekeeper", "gated"}, {"hook", "quinto.webhook", "told"}} {
-		at := "kinto.event_listeners." + l.name + "."
-		all = append(all, at+"use = "+l.use, at+"url = "+url, at+"secret = "+secret, at+"resources = record", at+"collection = "+l.collection)
+	names, all := "", []string(nil)
+	for _, k := range hookKinds[1:] {
+		names += " " + k.name
+		at := "kinto.event_listeners." + k.name + "."
+		all = append(all, at+"use = "+k.use, at+"collection = "+k.name, at+"resources = record")
+		if k.calls {
+			all = append(all, at+"url = "+url, at+"secret = "+secret)
+		}
+		if k.more != "" {
+			all = append(all, at+k.more)
+		}
 	}
-	return all
+	return append(all, "kinto.event_listeners ="+names)
+}
+
+// buildTrivial makes the binary that has the hooks in Go, from this checkout.
+func buildTrivial(ctx context.Context, dir string) (string, error) {
+	out := filepath.Join(dir, "trivial")
+	if said, err := exec.CommandContext(ctx, "go", "build", "-o", out, "./scripts/benchhooks").CombinedOutput(); err != nil {
+		return "", fmt.Errorf("build of scripts/benchhooks: %w: %s", err, said)
+	}
+	return out, nil
 }
 
 // measureHooks creates records at 64 connections on three nodes, in turn in collections without and with a hook.
@@ -99,11 +130,15 @@ func measureHooks(ctx context.Context, o options, dir string) (_ *hooksResult, e
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, receiver.server.Close()) }()
+	binary, err := buildTrivial(ctx, dir)
+	if err != nil {
+		return nil, err
+	}
 	data := filepath.Join(dir, "hooks")
 	if err := os.Mkdir(data, 0o700); err != nil {
 		return nil, err
 	}
-	cluster, err := testcluster.New(testcluster.Options{Binary: o.quinto, Dir: data, Nodes: 3, Settings: hookSettings(receiver.url)})
+	cluster, err := testcluster.New(testcluster.Options{Binary: binary, Dir: data, Nodes: 3, Settings: hookSettings(receiver.url)})
 	if err != nil {
 		return nil, err
 	}
@@ -130,7 +165,7 @@ func measureHooks(ctx context.Context, o options, dir string) (_ *hooksResult, e
 			if err != nil {
 				return nil, err
 			}
-			if err := receiver.quiet(ctx); err != nil {
+			if err := drained(ctx, binary, cluster); err != nil {
 				return nil, err
 			}
 			h.Cells[i] = append(h.Cells[i], one)
@@ -172,6 +207,6 @@ func (h *hooksResult) print(w io.Writer) {
 func (d *document) hooksPart(w io.Writer) {
 	fmt.Fprintf(w, "## What a trivial hook costs\n\n")
 	d.head(w)
-	fmt.Fprintf(w, "Three nodes, %d interleaved rounds, cells of %g s after a warm-up; medians (least..most). The receiver is in the client's program, on the same processors.\n\n", d.Hooks.Rounds, d.Hooks.Seconds)
+	fmt.Fprintf(w, "Three nodes, %d interleaved rounds, cells of %g s after a warm-up; medians (least..most). The receiver is in the client's program, on the same processors. All run in a binary with two plugins more (`scripts/benchhooks`).\n\n", d.Hooks.Rounds, d.Hooks.Seconds)
 	d.Hooks.print(w)
 }
