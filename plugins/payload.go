@@ -11,9 +11,9 @@ import (
 // Grouping is a Notifier that may want Kinto's events: one for all objects of one
 // list that one request created, or updated, or deleted, instead of one for each.
 // The dispatcher then makes one delivery of them, with the id and in the place of
-// the first, and Delivery.Impacted has them all. Objects of several lanes are not
-// put together, since lanes have no order between them, and requests that change
-// more than MaxImpacted objects make several deliveries.
+// the first, and Delivery.Impacted has them all. Objects of several lanes make one
+// delivery too, which has its place in the order of each of them; requests that change
+// more than MaxImpacted objects make several.
 type Grouping interface {
 	// Grouped reports whether it wants that; it must not change while the node runs.
 	Grouped() bool
@@ -31,8 +31,12 @@ type Impacted struct {
 }
 
 // SameGroup reports whether two events are of one of Kinto's: of one request, one
-// list and one action (kinto.core.events, EventCollector).
+// list and one action (kinto.core.events, EventCollector). Each account is a list of its
+// own there (kinto.plugins.accounts, get_parent_id).
 func SameGroup(a, b *fsm.Event) bool {
+	if a.Path != b.Path && KindName(a.Path) == "account" {
+		return false
+	}
 	return len(a.RequestID) > 0 && string(a.RequestID) == string(b.RequestID) && a.Action == b.Action && a.Path.List() == b.Path.List() &&
 		a.Position/MaxImpacted == b.Position/MaxImpacted
 }

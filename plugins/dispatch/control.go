@@ -290,7 +290,7 @@ func (r *runner) putBack(key string, after fsm.Revision) {
 		return
 	}
 	is := func(x *lane) bool { return x == l }
-	r.ready, r.retry = slices.DeleteFunc(r.ready, is), slices.DeleteFunc(r.retry, is)
+	r.ready, r.retry, r.tied = slices.DeleteFunc(r.ready, is), slices.DeleteFunc(r.retry, is), slices.DeleteFunc(r.tied, is)
 	if i := slices.IndexFunc(r.waiting, is); i >= 0 {
 		heap.Remove(&r.waiting, i)
 	}
@@ -300,7 +300,7 @@ func (r *runner) putBack(key string, after fsm.Revision) {
 // restart empties a lane that is in no list but needy, and has it read again.
 func (r *runner) restart(l *lane, after fsm.Revision) {
 	r.queued -= len(l.queue)
-	l.queue, l.state, l.rewound, l.bury, l.failures, l.lastErr = nil, laneEmpty, false, false, 0, nil
+	l.queue, l.state, l.rewound, l.bury, l.failures, l.lastErr, l.free = nil, laneEmpty, false, false, 0, nil, 0
 	if l.behind {
 		after = min(after, l.tail)
 	}
@@ -346,7 +346,7 @@ func (r *runner) redeliver(ctx context.Context, order string) error {
 	if letter != nil {
 		failed := errGone
 		if e != nil {
-			failed = r.deliver(ctx, job{event: e, attempt: letter.Attempts + 1})
+			failed = r.deliver(ctx, job{event: e, attempt: letter.Attempts + 1, free: true})
 		}
 		if errors.Is(failed, errFenced) {
 			return failed

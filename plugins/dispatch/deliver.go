@@ -26,6 +26,7 @@ type job struct {
 	event   *fsm.Event
 	attempt int
 	again   bool  // counts as a retry
+	free    bool  // it has waited for the other lanes of its group
 	bury    bool  // record it as a dead letter
 	cause   error // why
 }
@@ -71,7 +72,12 @@ func (r *runner) deliver(ctx context.Context, j job) (err error) {
 	d := plugins.Delivery{Notifier: r.name, Cluster: r.cluster, Event: j.event, Attempt: j.attempt,
 		ID: plugins.DeliveryID(r.cluster, r.name, j.event.Revision)}
 	if g, ok := r.n.(plugins.Grouping); ok && g.Grouped() {
-		if d.Impacted, err = r.group(j.event); err != nil || d.Impacted == nil {
+		var ties []tie
+		d.Impacted, ties, err = r.group(j.event)
+		if err == nil && len(ties) > 0 && !j.free {
+			err = &tiedError{ties}
+		}
+		if err != nil || d.Impacted == nil {
 			return err
 		}
 		d.Old, d.New = d.Impacted[0].Old, d.Impacted[0].New

@@ -29,7 +29,8 @@ type Attempt struct {
 
 // note keeps an outcome for Deliveries.
 func (r *runner) note(res *result) {
-	if res.bury || errors.Is(res.err, errFenced) {
+	var tied *tiedError
+	if res.bury || errors.As(res.err, &tied) || errors.Is(res.err, errFenced) {
 		return
 	}
 	if len(r.history) >= RecentAttempts {

@@ -14,6 +14,7 @@ const (
 	laneReady                    // in runner.ready or runner.retry
 	laneSending                  // with a worker
 	laneWaiting                  // in runner.waiting until due
+	laneTied                     // in runner.tied until other lanes have come far enough
 )
 
 // lane is an order of events that are not delivered yet. The runner forgets a
@@ -37,6 +38,9 @@ type lane struct {
 	rewound  bool // with a worker while a replay asked for it: it begins behind back again
 	back     fsm.Revision
 	needs    bool // is in runner.needy
+
+	ties []tie        // what it waits for
+	free fsm.Revision // of a head that has waited for its ties
 }
 
 // position is the revision up to which everything of the lane is delivered.

@@ -45,6 +45,7 @@ type runner struct {
 	retry    []*lane // heads that failed, due now
 	needy    []*lane // behind, with room in the queue
 	waiting  waiting
+	tied     []*lane // waiting for other lanes
 	passes   uint64
 	catchUp  bool // whose turn it is to read, when both have something
 
@@ -154,6 +155,7 @@ func (r *runner) work() bool {
 	if time.Now().After(r.broken) {
 		more = r.read()
 	}
+	r.release()
 	if time.Now().After(r.paused) && !r.held {
 		r.assign()
 	}
@@ -282,7 +284,7 @@ func (r *runner) send(l *lane, again bool) {
 	if again {
 		r.retrying++
 	}
-	r.jobs <- job{lane: l, event: l.queue[0], attempt: l.failures + 1, again: again, bury: l.bury, cause: l.lastErr}
+	r.jobs <- job{lane: l, event: l.queue[0], attempt: l.failures + 1, again: again, free: l.free == l.queue[0].Revision, bury: l.bury, cause: l.lastErr}
 }
 
 // settle takes the outcome of one job.
@@ -295,9 +297,12 @@ func (r *runner) settle(res result) {
 		r.retrying--
 	}
 	r.note(&res)
+	var tied *tiedError
 	switch {
 	case l.rewound:
 		r.restart(l, min(l.back, l.queue[0].Revision-1))
+	case errors.As(res.err, &tied):
+		r.tie(l, tied.ties)
 	case errors.Is(res.err, errFenced):
 		// Not delivered, and nothing of the receiver's fault: the term ends, or
 		// the state could not be read for a moment.

@@ -26,7 +26,7 @@ const (
 	effectList     = "events"
 	effectWait     = 10 * time.Second // until both have sent as much
 	effectRest     = 300 * time.Millisecond
-	effectSettings = "includes=kinto_emailer project_name=side http_scheme=https http_host=www.example.org " +
+	effectSettings = "includes=kinto_emailer|kinto.plugins.default_bucket|kinto.plugins.accounts account_create_principals=system.Everyone account_write_principals=system.Authenticated multiauth.policies=account|basicauth multiauth.policy.account.use=kinto.plugins.accounts.AccountsPolicy project_name=side http_scheme=https http_host=www.example.org " +
 		"event_listeners=redis event_listeners.redis.use=kinto_redis.listeners event_listeners.redis.listname=" + effectList
 )
 
@@ -41,35 +41,38 @@ const effectHooks = `{"data":{"kinto-emailer":{"hooks":[` +
 	`{"collection_id":"^other","template":"never","recipients":["bob@example.com"]}` +
 	`]}}}`
 
-// effectStep is one request to both.
-type effectStep struct{ method, target, body string }
+// effectStep is one request to both; apart: what is sent out is of several collections, between which quinto keeps no order.
+type effectStep struct {
+	method, target, body string
+	apart                bool
+}
 
 func effectSteps() []effectStep {
 	const c = "/buckets/fx/collections/c"
-	return []effectStep{
-		{"PUT", "/buckets/fx", `{"data":{"kinto-emailer":{"hooks":[{"resource_name":"record","template":"of the bucket: {record_id}","recipients":["dora@example.com"]}]}}}`},
-		{"PUT", "/buckets/fx/groups/g", `{"data":{"members":["ldap:eve@example.com","fred@example.com","basicauth:0123"]}}`},
-		{"PUT", "/buckets/fx/groups/c-people", `{"data":{"members":["ldap:gus@example.com"]}}`},
-		{"PUT", c, effectHooks},
-		{"PUT", c + "/records/r1", `{"data":{"title":"one"}}`},
-		{"PUT", c + "/records/r1", `{"data":{"title":"zwölf"}}`},
-		{"PATCH", c + "/records/r1", `{"data":{"title":"thirteen"}}`},
-		{"PUT", c + "/records/special-1", `{"data":{"title":"s"}}`},
-		{"POST", c + "/records", `{"data":{"title":"posted"}}`},
-		{"DELETE", c + "/records/r1", ""},
-		{"PUT", c + "/records/r1", `{"data":{"title":"again"}}`},
+	return append([]effectStep{
+		{"PUT", "/buckets/fx", `{"data":{"kinto-emailer":{"hooks":[{"resource_name":"record","template":"of the bucket: {record_id}","recipients":["dora@example.com"]}]}}}`, false},
+		{"PUT", "/buckets/fx/groups/g", `{"data":{"members":["ldap:eve@example.com","fred@example.com","basicauth:0123"]}}`, false},
+		{"PUT", "/buckets/fx/groups/c-people", `{"data":{"members":["ldap:gus@example.com"]}}`, false},
+		{"PUT", c, effectHooks, false},
+		{"PUT", c + "/records/r1", `{"data":{"title":"one"}}`, false},
+		{"PUT", c + "/records/r1", `{"data":{"title":"zwölf"}}`, false},
+		{"PATCH", c + "/records/r1", `{"data":{"title":"thirteen"}}`, false},
+		{"PUT", c + "/records/special-1", `{"data":{"title":"s"}}`, false},
+		{"POST", c + "/records", `{"data":{"title":"posted"}}`, false},
+		{"DELETE", c + "/records/r1", "", false},
+		{"PUT", c + "/records/r1", `{"data":{"title":"again"}}`, false},
 		{"POST", "/batch", `{"defaults":{"method":"PUT"},"requests":[{"path":"` + c + `/records/b1","body":{"data":{"title":"b1"}}},{"path":"` + c + `/records/b2","body":{"data":{"title":"b2"}}},` +
-			`{"path":"` + c + `/records/r1","body":{"data":{"title":"updated"}}},{"method":"DELETE","path":"` + c + `/records/special-1"}]}`},
-		{"DELETE", c + "/records?title=b2", ""},
-		{"PUT", "/buckets/fx/collections/plain", `{"data":{"a":1}}`},
-		{"PUT", "/buckets/fx/collections/plain/records/p", ""},
-		{"PATCH", "/buckets/fx/groups/g", `{"data":{"members":[]}}`},
-		{"DELETE", "/buckets/fx/groups/g", ""},
-		{"DELETE", "/buckets/fx/collections/plain/records/p", ""},
-		{"DELETE", c, ""},
-		{"PUT", c, ""},
-		{"PATCH", "/buckets/fx", `{"data":{"a":1}}`},
-	}
+			`{"path":"` + c + `/records/r1","body":{"data":{"title":"updated"}}},{"method":"DELETE","path":"` + c + `/records/special-1"}]}`, false},
+		{"DELETE", c + "/records?title=b2", "", false},
+		{"PUT", "/buckets/fx/collections/plain", `{"data":{"a":1}}`, false},
+		{"PUT", "/buckets/fx/collections/plain/records/p", "", false},
+		{"PATCH", "/buckets/fx/groups/g", `{"data":{"members":[]}}`, false},
+		{"DELETE", "/buckets/fx/groups/g", "", false},
+		{"DELETE", "/buckets/fx/collections/plain/records/p", "", false},
+		{"DELETE", c, "", false},
+		{"PUT", c, "", false},
+		{"PATCH", "/buckets/fx", `{"data":{"a":1}}`, false},
+	}, ofSeveralLists()...)
 }
 
 // effectSide is one of the two servers with its receivers.
@@ -211,6 +214,10 @@ func compareStep(ctx context.Context, client *http.Client, sides [2]*effectSide,
 	}{{"redis", func(s sent) []map[string]string { return s.payloads }}, {"mail", func(s sent) []map[string]string { return s.mails }}} {
 		kinto, quinto := kind.of(out[0]), kind.of(out[1])
 		differ(kind.name, fmt.Sprint(len(kinto)), fmt.Sprint(len(quinto)))
+		if step.apart {
+			inOrder(kinto)
+			inOrder(quinto)
+		}
 		for i := range min(len(kinto), len(quinto)) {
 			names := slices.Sorted(maps.Keys(kinto[i]))
 			for name := range quinto[i] {
