@@ -260,6 +260,12 @@ func (n *Node) alarms() []alarm {
 			add(n.cfg.Name, "%s", err)
 		}
 	}
+	if why := n.waits.Load(); why != nil {
+		add(n.cfg.Name, "not a member of a cluster yet: %s", *why)
+	}
+	if why := n.foreigners(); why != "" {
+		add(n.cfg.Name, "%s", why)
+	}
 	if n.lead.now.Load() == nil {
 		return out
 	}

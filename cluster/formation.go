@@ -34,16 +34,14 @@ func (n *Node) form() error {
 	}
 	tick := time.NewTicker(formTick)
 	defer tick.Stop()
-	lastWhy := ""
+	defer n.waits.Store(nil)
+	var w waiting
 	for {
 		done, err := n.tryForm()
 		if done {
 			return err
 		}
-		if why := fmt.Sprint(err); err != nil && why != lastWhy {
-			n.log.Info("not a member yet", "why", err)
-			lastWhy = why
-		}
+		w.tell(n, err)
 		select {
 		case <-tick.C:
 		case <-n.ctx.Done():

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -59,6 +60,8 @@ type gossip struct {
 	alive    map[string]peerMeta // kept by events: memberlist's own list may not be read while it works
 	seen     map[string]string   // name → gossip address, also of those that are gone
 	conflict string              // another node that uses our name; "" when there is none
+
+	joinError string // of the last contact with seeds
 }
 
 // openGossip starts to listen; nobody is joined yet.
@@ -189,9 +192,21 @@ func (g *gossip) join(seeds []string) {
 		addrs = append(addrs, a)
 	}
 	g.mu.Unlock()
-	if _, err := g.list.Join(addrs); err != nil {
+	_, err := g.list.Join(addrs)
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.joinError = ""
+	if err != nil {
 		g.log.Debug("join", "error", err)
+		g.joinError = strings.Join(strings.Fields(err.Error()), " ") // one line
 	}
+}
+
+// joinFailure is what the last contact with seeds failed by; empty: nothing.
+func (g *gossip) joinFailure() string {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.joinError
 }
 
 // leave says goodbye and stops.

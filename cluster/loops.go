@@ -90,7 +90,9 @@ func (n *Node) gossipLoop() {
 	defer tick.Stop()
 	quick := time.NewTicker(formTick)
 	defer quick.Stop()
+	foreign := ""
 	for {
+		foreign = n.noteForeigners(foreign)
 		if len(n.gossip.peers())+1 < max(n.cfg.Expect, min(len(n.cfg.Join)+1, 2)) || n.gossipLacks() {
 			n.gossip.join(append(n.table.gossipAddrs(), n.cfg.Join...))
 		}

@@ -57,7 +57,8 @@ type Node struct {
 	differ   differences
 	renewed  chan struct{} // new certificates are in force
 	caughtUp atomic.Bool
-	archived atomic.Uint64 // see Archived
+	archived atomic.Uint64          // see Archived
+	waits    atomic.Pointer[string] // why this node is no member yet; nil: it need not wait
 	started  time.Time
 
 	ctx       context.Context

@@ -265,6 +265,8 @@ func TestForeignClustersDoNotMix(t *testing.T) {
 	c.GossipAddr, c.Join = freeAddr(t), []string{nodes[0].cfg.GossipAddr}
 	n = startNode(t, c)
 	ready(t, n)
+	tellsOf(t, n, "gossip meets nodes of another cluster", "n0, n1, n2")
+	tellsOf(t, nodes[0], "gossip meets nodes of another cluster", "lone")
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()
 	l := leaderOf(t, nodes...)
