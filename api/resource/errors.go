@@ -245,6 +245,14 @@ func errUnavailable(message string, retryAfter int) *Failure {
 		Header: []HeaderField{{"Retry-After", strconv.Itoa(retryAfter)}}}
 }
 
+// errNoSpace is answered to a write below the disk's reserve, which may be freed at any
+// moment.
+func errNoSpace(retryAfter int) *Failure {
+	f := errUnavailable("No space left for writes, reads and deletions go on.", retryAfter)
+	f.Status, f.Title = StatusInsufficientStorage, "Insufficient Storage"
+	return f
+}
+
 func errQueryEncoding(raw string) *Failure {
 	return &Failure{Status: 400, Errno: ErrnoInvalidParameters,
 		Message: "A request with an incorrect encoding in the querystring was" +

@@ -284,8 +284,7 @@ func (s *Service) failure(err error) *Failure {
 	case errors.Is(err, fsm.ErrTooLarge):
 		return errTooLarge("The request changes more than one transaction may.")
 	case errors.Is(err, fsm.ErrNoSpace):
-		return &Failure{Status: StatusInsufficientStorage, Errno: ErrnoBackend, Title: "Insufficient Storage",
-			Message: "No space left for writes, reads and deletions go on."}
+		return errNoSpace(s.retryAfter())
 	case errors.Is(err, fsm.ErrUnknownOutcome):
 		return errUnavailable("The outcome of the request is unknown: it may have been done. "+
 			"Retry it with the same Idempotency-Key, which does it at most once.", s.retryAfter())

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -212,6 +213,8 @@ func TestNodeErrorsHaveAnswers(t *testing.T) {
 		n.answer = func(error) error { return err }
 		if r := c.want(want, `"code":`, "alice", "POST "+records, "{}"); !json.Valid(r.Body) {
 			t.Errorf("%v: %s", err, r.Body)
+		} else if again := slices.ContainsFunc(r.Header, func(h HeaderField) bool { return h.Name == "Retry-After" }); again != (want >= 500) {
+			t.Errorf("%v: %v", err, r.Header)
 		}
 	}
 	n.answer = nil

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/http"
 	"os"
@@ -35,6 +36,7 @@ func (e exit) Unwrap() error { return e.error }
 type adminFlags struct {
 	ini, data      string
 	quiet, verbose bool
+	existing       bool // the command is of no use for a folder without a node
 	stderr         io.Writer
 }
 
@@ -124,6 +126,9 @@ func (f *adminFlags) connect(ctx context.Context, c *config.Config) (adminConn, 
 	conn, err := dialAdmin(c.Cluster.DataDir)
 	if err == nil {
 		return conn, nil
+	}
+	if _, err := os.Stat(filepath.Join(c.Cluster.DataDir, storeFolder)); f.existing && errors.Is(err, fs.ErrNotExist) {
+		return nil, failure{fmt.Errorf("data folder %q is of no node", c.Cluster.DataDir)}
 	}
 	log := hclog.New(&hclog.LoggerOptions{Name: "quinto", Level: logLevel(f.quiet, f.verbose), Output: f.stderr})
 	n, err := openOffline(ctx, c, log)

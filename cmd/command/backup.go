@@ -129,6 +129,7 @@ func backupCommand() *cobra.Command {
 }
 
 func (f *backupFlags) run(ctx context.Context, c *cobra.Command, settings *config.Config) error {
+	f.existing = true
 	conn, err := f.connect(ctx, settings)
 	if errors.Is(err, errSeveral) {
 		fmt.Fprintln(f.stderr, "quinto: no process serves the data folder: the archive will hold what its disk has, which may lack acknowledged writes")

@@ -173,6 +173,14 @@ func TestBackupBecomesACluster(t *testing.T) {
 	bad(t, ExitFailure, "does not answer", append(rebuild, "127.0.0.1:1")...)
 	bad(t, ExitFailure, "a process serves data folder", "cluster", "rebuild", "--ini", ini, "--data", at("n1"), "--http", programs[0].url)
 	bad(t, ExitFailure, "is of no node", "cluster", "rebuild", "--ini", ini, "--data", at("none"), "--http", programs[0].url)
+	// A folder that was misspelt is no empty cluster that one could have a backup of.
+	bad(t, ExitFailure, "is of no node", "backup", "--data", at("none"), "--to", at("none.backup"))
+	bad(t, ExitFailure, "is of no node", "export", "--data", at("none"))
+	for _, made := range []string{"none", "none.backup"} {
+		if _, err := os.Stat(at(made)); err == nil {
+			t.Errorf("%s was made", made)
+		}
+	}
 	if out := good(t, append(rebuild, programs[0].url)...); !strings.Contains(out, "start node n2 as usual") {
 		t.Errorf("%q", out)
 	}
@@ -335,6 +343,7 @@ func TestRestoreOfABucket(t *testing.T) {
 	if _, body := send(t, "GET", p.url+records+"/r1", ""); !strings.Contains(body, `"n":1`) {
 		t.Error(body)
 	}
+	bad(t, ExitFailure, `no bucket "nope"`, "restore", "--data", a, "--bucket", "nope", "--from", archive)
 	bad(t, ExitUsage, "--overwrite is for --bucket", "restore", "--data", filepath.Join(dir, "new"), "--overwrite", "--from", archive)
 }
 

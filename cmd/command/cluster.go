@@ -33,6 +33,9 @@ const (
 // errDiffer is returned when nodes at one revision have different content.
 var errDiffer = errors.New("the nodes differ after the same entries: one of them is damaged")
 
+// errMissing is returned when those that answered are equal and some did not.
+var errMissing = errors.New("not all members answered: the others may differ")
+
 // remote is a node as its public port shows it.
 type remote struct {
 	adminFlags        // where the node's folder is, if it is asked through that
@@ -215,7 +218,7 @@ func (r *remote) printStatus(out io.Writer, s api.ClusterStatus) error {
 
 // hashReport is what `quinto cluster hash --json` prints.
 type hashReport struct {
-	// Equal says that all nodes answered, at one revision, with the same hashes.
+	// Equal says that all nodes that answered have the same hashes, after the same entries.
 	Equal    bool           `json:"equal"`
 	Revision fsm.Revision   `json:"revision"` // the one at which all were asked
 	Nodes    []api.NodeHash `json:"nodes"`
@@ -251,6 +254,8 @@ func (r *remote) hash(ctx context.Context, out io.Writer) error {
 		return errors.New("the nodes were never at one entry of the log: compare when nobody writes")
 	case !report.Equal:
 		return errDiffer
+	case len(report.Missing) > 0:
+		return errMissing
 	}
 	return nil
 }

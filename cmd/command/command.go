@@ -57,6 +57,7 @@ func mainWith(ctx context.Context, args []string, stdin io.Reader, stdout, stder
 	}
 	root.AddCommand(startCommand(), clusterCommand(), versionCommand(), initCommand(), migrateCommand(), createUserCommand(), flushCacheCommand(),
 		purgeDeletedCommand(), importCommand(), exportCommand(), certsCommand(), backupCommand(), restoreCommand(), hooksCommand())
+	refuseUnknown(root)
 	root.SetArgs(args)
 	root.SetIn(stdin)
 	root.SetOut(stdout)
@@ -75,6 +76,17 @@ func mainWith(ctx context.Context, args []string, stdin io.Reader, stdout, stder
 		return ExitFailure
 	}
 	return ExitUsage
+}
+
+// refuseUnknown makes a command that only has subcommands fail at one that it does not
+// know, where cobra would show the help and end with 0.
+func refuseUnknown(c *cobra.Command) {
+	for _, sub := range c.Commands() {
+		if sub.HasSubCommands() && !sub.Runnable() {
+			sub.Args, sub.RunE = cobra.NoArgs, func(c *cobra.Command, _ []string) error { return c.Help() }
+		}
+		refuseUnknown(sub)
+	}
 }
 
 func versionCommand() *cobra.Command {

@@ -251,6 +251,20 @@ func TestBadStart(t *testing.T) {
 	}
 }
 
+// A word that is no command fails, at every level: a script must not take the help for
+// success.
+func TestUnknownCommandsFail(t *testing.T) {
+	for _, group := range []string{"", "cluster", "certs", "hooks", "backup"} {
+		args := append(strings.Fields(group), "removee")
+		if code, stdout, stderr := run(t, args...); code == ExitOK || stdout != "" {
+			t.Errorf("%v: exit %d, %q %q", args, code, stdout, stderr)
+		}
+	}
+	if code, stdout, _ := run(t, "cluster"); code != ExitOK || !strings.Contains(stdout, "promote") {
+		t.Errorf("a group alone shows its help: %d %q", code, stdout)
+	}
+}
+
 func TestDataFolderHasOneProcess(t *testing.T) {
 	dir := t.TempDir()
 	startProgram(t, "--data", dir, "--port", "0")
@@ -371,6 +385,9 @@ func TestThreeNodes(t *testing.T) {
 	}
 	if status, body := send(t, "PUT", programs[2].url+"buckets/after", ""); status != 201 {
 		t.Errorf("with two of three nodes: %d %s", status, body)
+	}
+	if code, _, stderr := run(t, "cluster", "hash", "--http", programs[2].url); code != ExitFailure || !strings.Contains(stderr, "not all members answered") {
+		t.Errorf("hash without one of three: %d %s", code, stderr)
 	}
 }
 

@@ -81,8 +81,28 @@ func openScratch(ctx context.Context, in io.Reader, dir string) (*scratch, error
 
 func (s *scratch) close() error { return s.store.Close() }
 
+// has refuses buckets that the archive does not have: to bring back nothing is no success.
+func (s *scratch) has(buckets []string) error {
+	v, err := s.state.View()
+	if err != nil {
+		return err
+	}
+	defer v.Close()
+	for _, b := range buckets {
+		if o, err := v.Get(fsm.Path("/buckets/" + b)); err != nil {
+			return err
+		} else if !o.Exists() {
+			return fmt.Errorf("the archive, of revision %d, has no bucket %q", s.head.Revision, b)
+		}
+	}
+	return nil
+}
+
 // bringBack imports the selected buckets of s.
 func (f *restoreFlags) bringBack(ctx context.Context, settings *config.Config, s *scratch, name string) (*transfer.Report, error) {
+	if err := s.has(f.buckets); err != nil {
+		return nil, err
+	}
 	conn, err := f.connect(ctx, settings)
 	if err != nil {
 		return nil, err

@@ -221,6 +221,7 @@ func exportCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			f.existing = true
 			conn, err := f.connect(c.Context(), settings)
 			if err != nil {
 				return err
