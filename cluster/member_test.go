@@ -341,21 +341,7 @@ func TestLostQuorumIsRecoveredOnOneSurvivor(t *testing.T) {
 	if _, err := tryNode(t, plain); !errors.Is(err, ErrRecovering) {
 		t.Fatalf("half a recovery opens: %v", err)
 	}
-	n = openOnly(t, c)
-	if err := n.Recover(); err != nil {
-		t.Fatal(err)
-	}
-	if err := n.Start(); err != nil {
-		t.Fatal(err)
-	}
-	ready(t, n)
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-	defer cancel()
-	last := n.fsm.Revision()
-	gone, err := n.EndRecovery(ctx)
-	if err != nil || len(gone) != 2 {
-		t.Fatalf("%v %v", gone, err)
-	}
+	n, last := recoverNode(t, c)
 	// What the lost nodes gave out beyond this one's state is of a lost life.
 	v, err := n.fsm.View()
 	if err != nil {
@@ -410,19 +396,7 @@ func TestRecoveryGivesNoRevisionOutTwice(t *testing.T) {
 	}
 	c := survivor.cfg
 	c.Join, c.Expect, c.GossipAddr, c.Recover = nil, 0, "", true
-	n := openOnly(t, c)
-	if err := n.Recover(); err != nil {
-		t.Fatal(err)
-	}
-	if err := n.Start(); err != nil {
-		t.Fatal(err)
-	}
-	ready(t, n)
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-	defer cancel()
-	if _, err := n.EndRecovery(ctx); err != nil {
-		t.Fatal(err)
-	}
+	n, _ := recoverNode(t, c)
 	n.stop(t)
 	n = startNode(t, survivor.cfg)
 	ready(t, n)
@@ -445,6 +419,27 @@ func TestRecoveryGivesNoRevisionOutTwice(t *testing.T) {
 			t.Errorf("%s: %+v %v: shared %d, lost %d", o.cfg.Name, lives, err, shared, lost)
 		}
 	}
+}
+
+// recoverNode makes the survivor of three the only member, as the command does. last is
+// the revision that it had.
+func recoverNode(t testing.TB, c Config) (n *testNode, last fsm.Revision) {
+	t.Helper()
+	n = openOnly(t, c)
+	if err := n.Recover(); err != nil {
+		t.Fatal(err)
+	}
+	if err := n.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ready(t, n)
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	last = n.fsm.Revision()
+	if gone, err := n.EndRecovery(ctx); err != nil || len(gone) != 2 {
+		t.Fatalf("%v %v", gone, err)
+	}
+	return n, last
 }
 
 // openOnly opens a node and does not start it.

@@ -35,6 +35,7 @@ type Options struct {
 	Flags    []string // further flags of `quinto start`
 	Env      []string // further environment, as NAME=value
 	Network  *Network // a namespace for each node; nil: all on loopback
+	HTTPS    bool     // Flags or NodeFlags make the public port HTTPS
 	// NodeFlags are further flags of one node; nil: none.
 	NodeFlags func(n *Node) []string
 }

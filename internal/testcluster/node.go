@@ -183,7 +183,13 @@ func (n *Node) Resume() error {
 }
 
 // URL of a path below the API's version prefix: URL("/buckets").
-func (n *Node) URL(path string) string { return "http://" + n.place.Load().http + "/v1" + path }
+func (n *Node) URL(path string) string {
+	scheme := "http://"
+	if n.cluster.opt.HTTPS {
+		scheme = "https://"
+	}
+	return scheme + n.place.Load().http + "/v1" + path
+}
 
 // WaitReady waits until the node answers a linearizable read.
 func (n *Node) WaitReady(ctx context.Context) error {

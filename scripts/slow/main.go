@@ -2,7 +2,7 @@
 // latency of a few honest clients without and with thousands of connections that
 // send a byte now and then, on each port of a cluster of three.
 //
-//	go run ./scripts/slow [-connections 2000] [-seconds 4] [-rounds 5] [-out FILE]
+//	go run ./scripts/slow [-connections 2000] [-seconds 4] [-rounds 5] [-only EXPRESSION] [-out FILE]
 //
 // QUINTO_BIN names the binary. Rounds with and without alternate, so that the
 // machine's other work falls on both. The exit code is 1 if the median ratio of the
@@ -11,6 +11,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"flag"
 	"fmt"
@@ -18,6 +19,8 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
+	"path/filepath"
+	"regexp"
 	"runtime"
 	"slices"
 	"strings"
@@ -26,6 +29,7 @@ import (
 	"syscall"
 	"time"
 
+	"quinto/internal/certs"
 	"quinto/internal/testcluster"
 )
 
@@ -35,38 +39,63 @@ const (
 	drip     = 2 * time.Second // between two bytes of a slow connection
 	comeBack = 5 * time.Second // after the server has closed one
 	warmUp   = 2 * time.Second
-	settle   = time.Second // a flood stands before it is measured
+	settle   = time.Second     // a flood stands before it is measured
+	standing = 5 * time.Second // that handshakes have
 )
 
 // flood is a way to be slow on a port.
 type flood struct {
-	name string
-	addr func(n *testcluster.Node) string
-	head string // sent at once; afterwards a byte each drip
-	next string
+	name   string
+	addr   func(n *testcluster.Node) string
+	head   string // sent at once; afterwards a byte each drip
+	next   string
+	secure bool // behind a handshake of TLS
 }
 
 var floods = []flood{
-	{"HTTP, a header that never ends", func(n *testcluster.Node) string { return n.HTTP }, "GET /v1/ HTTP/1.1\r\nHost: x\r\nX-A: ", "a"},
-	{"HTTP, a body that never ends", func(n *testcluster.Node) string { return n.HTTP },
-		"POST /v1/buckets HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 4000\r\n\r\n{", " "},
-	{"HTTP, a body of 4 MiB that never ends", func(n *testcluster.Node) string { return n.HTTP },
-		"POST /v1/buckets HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 4194304\r\n\r\n{", " "},
-	{"HTTP, nothing at all", func(n *testcluster.Node) string { return n.HTTP }, "", ""},
-	{"cluster port, half a preamble", func(n *testcluster.Node) string { return n.Peer }, "QNTO", "\x01"},
-	{"gossip port, half a message", func(n *testcluster.Node) string { return n.Gossip }, "\x06", ""},
+	{name: "HTTP, a header that never ends", addr: public, head: header, next: "a"},
+	{name: "HTTP, a body that never ends", addr: public,
+		head: "POST /v1/buckets HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 4000\r\n\r\n{", next: " "},
+	{name: "HTTP, a body of 4 MiB that never ends", addr: public,
+		head: "POST /v1/buckets HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 4194304\r\n\r\n{", next: " "},
+	{name: "HTTP, nothing at all", addr: public},
+	{name: "cluster port, half a preamble", addr: func(n *testcluster.Node) string { return n.Peer }, head: "QNTO", next: "\x01"},
+	{name: "gossip port, half a message", addr: func(n *testcluster.Node) string { return n.Gossip }, head: "\x06"},
 }
+
+// secureFloods are those of a cluster whose ports are all TLS, the public one too.
+var secureFloods = []flood{
+	{name: "HTTPS, no handshake", addr: public},
+	{name: "HTTPS, half a handshake", addr: public, head: "\x16\x03\x01\x02\x00\x01\x00\x01", next: "\xfc"},
+	{name: "HTTPS, a header that never ends", addr: public, head: header, next: "a", secure: true},
+	{name: "cluster port with TLS, half a handshake", addr: func(n *testcluster.Node) string { return n.Peer }, head: "\x16\x03\x01\x02\x00\x01\x00\x01", next: "\xfc"},
+}
+
+const header = "GET /v1/ HTTP/1.1\r\nHost: x\r\nX-A: "
+
+func public(n *testcluster.Node) string { return n.HTTP }
+
+// insecure believes any certificate: it is not what is tried here.
+var insecure = &tls.Config{InsecureSkipVerify: true}
 
 func main() {
 	connections := flag.Int("connections", 2000, "slow connections at a time")
 	seconds := flag.Int("seconds", 4, "length of a measurement")
 	rounds := flag.Int("rounds", 5, "measurements with and without, for each way to be slow")
+	only := flag.String("only", "", "ways to be slow whose names match this expression")
 	out := flag.String("out", "", "write the table to this file too")
 	flag.Parse()
-	http.DefaultTransport.(*http.Transport).MaxIdleConnsPerHost = clients // else they dial anew all the time
+	t := http.DefaultTransport.(*http.Transport)
+	t.MaxIdleConnsPerHost = clients // else they dial anew all the time
+	t.TLSClientConfig = insecure
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	bad, err := run(ctx, *connections, *rounds, time.Duration(*seconds)*time.Second, *out)
+	pick, err := regexp.Compile(*only)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "slow:", err)
+		os.Exit(2)
+	}
+	bad, err := run(ctx, pick, *connections, *rounds, time.Duration(*seconds)*time.Second, *out)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "slow:", err)
 	}
@@ -75,47 +104,93 @@ func main() {
 	}
 }
 
-func run(ctx context.Context, connections, rounds int, length time.Duration, out string) (bad bool, err error) {
-	dir, err := os.MkdirTemp("", "quinto-slow")
-	if err != nil {
-		return true, err
-	}
-	defer os.RemoveAll(dir)
-	c, err := testcluster.New(testcluster.Options{Dir: dir, Nodes: 3})
-	if err != nil {
-		return true, err
-	}
-	defer func() { err = errors.Join(err, c.Close()) }()
-	if err := c.Start(ctx); err != nil {
-		return true, err
-	}
-	for _, path := range []string{"/buckets/slow", "/buckets/slow/collections/c"} {
-		if code, body, err := c.Nodes[0].Do(ctx, http.MethodPut, path, nil, nil); err != nil || code >= 300 {
-			return true, fmt.Errorf("%s: %d %s %w", path, code, body, err)
-		}
-	}
-	if _, _, err := measure(ctx, c, warmUp); err != nil {
-		return true, err
-	}
+func run(ctx context.Context, only *regexp.Regexp, connections, rounds int, length time.Duration, out string) (bad bool, err error) {
 	var b strings.Builder
 	fmt.Fprintf(&b, "# Slow connections\n\nMade by `make slow`: %d slow connections on one node of three, %d honest clients that read and write through all three; "+
 		"%d rounds with and without in turn, %s each; %d processors, load average at the start %s. A slow connection sends a byte every %s; one that the server closes comes again after %s.\n\n"+
 		"| slow connections | p50 without | p50 with | p99 without | p99 with | ratio of p99s, median of the rounds | requests | failed |\n| --- | --- | --- | --- | --- | --- | --- | --- |\n",
 		connections, clients, rounds, length, runtime.NumCPU(), loadAverage(), drip, comeBack)
-	for _, f := range floods {
-		row, ratio, failed, err := compare(ctx, c, f, connections, rounds, length)
+	for _, secure := range []bool{false, true} {
+		rows, over, err := against(ctx, secure, only, func(c *testcluster.Cluster, f flood) (string, float64, int, error) {
+			return compare(ctx, c, f, connections, rounds, length)
+		})
 		if err != nil {
 			return true, err
 		}
-		bad = bad || ratio >= maxRatio || failed > 0
-		fmt.Println(row)
-		b.WriteString(row + "\n")
+		bad = bad || over
+		b.WriteString(rows)
 	}
 	b.WriteString("\nThe bar is a ratio below 2. Beyond it `make slow` fails.\n")
 	if out != "" {
 		err = os.WriteFile(out, []byte(b.String()), 0o644)
 	}
 	return bad, err
+}
+
+// against starts a cluster, with TLS or without, and tries each flood that it knows on it.
+func against(ctx context.Context, secure bool, only *regexp.Regexp, try func(*testcluster.Cluster, flood) (string, float64, int, error)) (rows string, bad bool, err error) {
+	dir, err := os.MkdirTemp("", "quinto-slow")
+	if err != nil {
+		return "", true, err
+	}
+	defer os.RemoveAll(dir)
+	o, all := testcluster.Options{Dir: dir, Nodes: 3}, floods
+	if secure {
+		all = secureFloods
+	}
+	if all = slices.DeleteFunc(slices.Clone(all), func(f flood) bool { return !only.MatchString(f.name) }); len(all) == 0 {
+		return "", false, nil
+	}
+	if secure {
+		if err := protect(&o); err != nil {
+			return "", true, err
+		}
+	}
+	c, err := testcluster.New(o)
+	if err != nil {
+		return "", true, err
+	}
+	defer func() { err = errors.Join(err, c.Close()) }()
+	if err := c.Start(ctx); err != nil {
+		return "", true, err
+	}
+	for _, path := range []string{"/buckets/slow", "/buckets/slow/collections/c"} {
+		if code, body, err := c.Nodes[0].Do(ctx, http.MethodPut, path, nil, nil); err != nil || code >= 300 {
+			return "", true, fmt.Errorf("%s: %d %s %w", path, code, body, err)
+		}
+	}
+	if _, _, err := measure(ctx, c, warmUp); err != nil {
+		return "", true, err
+	}
+	for _, f := range all {
+		row, ratio, failed, err := try(c, f)
+		if err != nil {
+			return rows, true, err
+		}
+		bad = bad || ratio >= maxRatio || failed > 0
+		fmt.Println(row)
+		rows += row + "\n"
+	}
+	return rows, bad, nil
+}
+
+// protect gives each node of o certificates of a new authority, for all ports.
+func protect(o *testcluster.Options) error {
+	file := func(name string) string { return filepath.Join(o.Dir, "certs", name) }
+	if _, err := certs.InitCA(filepath.Join(o.Dir, "certs"), 1); err != nil {
+		return err
+	}
+	for i := range o.Nodes {
+		if _, err := certs.IssueNode(filepath.Join(o.Dir, "certs"), certs.NodeRequest{Name: fmt.Sprintf("n%d", i+1), Addresses: []string{"127.0.0.1"}, Days: 1}); err != nil {
+			return err
+		}
+	}
+	o.HTTPS = true
+	o.NodeFlags = func(n *testcluster.Node) []string {
+		cert, key := file(n.Name+".pem"), file(n.Name+".key")
+		return []string{"--cluster-tls-ca", file("ca.pem"), "--cluster-tls-cert", cert, "--cluster-tls-key", key, "--http-tls-cert", cert, "--http-tls-key", key}
+	}
+	return nil
 }
 
 // compare measures rounds without and with f and returns a row of the table.
@@ -133,6 +208,10 @@ func compare(ctx context.Context, c *testcluster.Cluster, f flood, connections, 
 		var open atomic.Int64
 		for range connections {
 			wg.Go(func() { f.hold(held, f.addr(c.Nodes[0]), &open) })
+		}
+		// Handshakes are a flood; what stands afterwards is slow.
+		for end := time.Now().Add(standing); f.secure && open.Load() < int64(connections) && time.Now().Before(end); {
+			time.Sleep(10 * time.Millisecond)
 		}
 		time.Sleep(settle)
 		b, bad, err := measure(ctx, c, length)
@@ -161,6 +240,13 @@ func (f flood) hold(ctx context.Context, addr string, open *atomic.Int64) {
 	var d net.Dialer
 	for ctx.Err() == nil {
 		conn, err := d.DialContext(ctx, "tcp", addr)
+		if f.secure && err == nil {
+			secure := tls.Client(conn, insecure)
+			if err = secure.HandshakeContext(ctx); err != nil {
+				_ = conn.Close()
+			}
+			conn = secure
+		}
 		if err == nil {
 			open.Add(1)
 			f.trickle(ctx, conn)
