@@ -29,6 +29,7 @@ type hooksOrder struct {
 type hooksAnswer struct {
 	Leads      bool                  `json:"leads"` // this node: attempts and errors are its own
 	Revision   fsm.Revision          `json:"revision"`
+	From       fsm.Revision          `json:"from,omitempty"` // of a replay: the first that the store still has
 	Listeners  []dispatch.Report     `json:"listeners,omitempty"`
 	Dead       []dispatch.DeadLetter `json:"dead,omitempty"`
 	Deliveries []dispatch.Attempt    `json:"deliveries,omitempty"`
@@ -62,9 +63,9 @@ var hooksCall = adminCall{"hooks", func(ctx context.Context, n *Node, in io.Read
 func (n *Node) hooks(ctx context.Context, o hooksOrder) (hooksAnswer, error) {
 	var a hooksAnswer
 	if o.Do == hooksTest {
-		return a, n.dispatcher.Test(ctx, o.Name)
+		return a, n.hooksTest(ctx, o.Name)
 	}
-	if plan := n.hooksPlan(o); plan != nil {
+	if plan := n.hooksPlan(o, &a); plan != nil {
 		revision, err := n.adminWrite(ctx, plan)
 		a.Revision = revision
 		return a, err
@@ -101,8 +102,8 @@ func (n *Node) hooks(ctx context.Context, o hooksOrder) (hooksAnswer, error) {
 	return a, err
 }
 
-// hooksPlan is what an order writes; nil: nothing.
-func (n *Node) hooksPlan(o hooksOrder) func(v *fsm.View) ([]fsm.Op, error) {
+// hooksPlan is what an order writes, and tells in a; nil: nothing.
+func (n *Node) hooksPlan(o hooksOrder, a *hooksAnswer) func(v *fsm.View) ([]fsm.Op, error) {
 	switch o.Do {
 	case hooksPause:
 		now := n.cluster.Now()
@@ -110,7 +111,10 @@ func (n *Node) hooksPlan(o hooksOrder) func(v *fsm.View) ([]fsm.Op, error) {
 	case hooksResume:
 		return func(v *fsm.View) ([]fsm.Op, error) { return dispatch.Resume(v, o.Name) }
 	case hooksReplay:
-		return func(v *fsm.View) ([]fsm.Op, error) { return dispatch.Replay(v, o.Name, o.Revision) }
+		return func(v *fsm.View) (ops []fsm.Op, err error) {
+			ops, a.From, err = dispatch.Replay(v, o.Name, o.Revision)
+			return ops, err
+		}
 	case hooksRedeliver:
 		return func(v *fsm.View) ([]fsm.Op, error) { return dispatch.Redeliver(v, o.Name, o.Revision) }
 	case hooksForget:
@@ -194,6 +198,9 @@ func (f *hooksFlags) order(c *cobra.Command, o hooksOrder) error {
 	}
 	said := map[string]string{hooksTest: "the receiver has taken the test", hooksForget: "forgotten", hooksPause: "paused", hooksResume: "resumed",
 		hooksReplay: "the leader delivers again; see `quinto hooks list`", hooksRedeliver: "the leader sends it; what fails stays in `quinto hooks dead`"}
+	if answer.From > max(o.Revision, 1) {
+		said[o.Do] = fmt.Sprintf("what lies before revision %d is not kept any more; from there on %s", answer.From, said[o.Do])
+	}
 	_, err = fmt.Fprintf(c.OutOrStdout(), "%s: %s\n", o.Name, said[o.Do])
 	return err
 }

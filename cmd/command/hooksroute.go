@@ -11,17 +11,17 @@ import (
 )
 
 // hooksRoutes show over HTTP what `quinto hooks` shows, to the principals of
-// quinto.cluster_status_principals. The leader answers, whichever node is asked: it
-// alone knows the attempts. Nothing can be changed there.
+// quinto.cluster_status_principals and of quinto.hooks_principals. The leader answers,
+// whichever node is asked: it alone knows the attempts. Only the latter may change
+// anything (steerRoutes).
 func (n *Node) hooksRoutes() []plugins.Route {
-	return []plugins.Route{
-		{Method: http.MethodGet, Path: "/__hooks__", Name: "hooks", Plan: n.planHooks},
-		{Method: http.MethodGet, Path: "/__hooks__/:name", Name: "hook", Plan: n.planHooks},
-	}
+	return append(n.steerRoutes(),
+		plugins.Route{Method: http.MethodGet, Path: "/__hooks__", Name: "hooks", Plan: n.planHooks},
+		plugins.Route{Method: http.MethodGet, Path: "/__hooks__/:name", Name: "hook", Plan: n.planHooks})
 }
 
 func (n *Node) planHooks(_ context.Context, r *plugins.RouteRequest) (*plugins.RoutePlan, error) {
-	if !slices.ContainsFunc(r.Principals, func(p string) bool { return slices.Contains(n.config.StatusPrincipals, p) }) {
+	if !n.steers(r.Principals) && !slices.ContainsFunc(r.Principals, func(p string) bool { return slices.Contains(n.config.StatusPrincipals, p) }) {
 		return nil, plugins.ErrDenied
 	}
 	v, _, err := n.cluster.LeaderView()

@@ -130,6 +130,8 @@ type Config struct {
 
 	// StatusPrincipals may read the cluster's status over HTTP from elsewhere than the machine itself.
 	StatusPrincipals []string
+	// HooksPrincipals may look at event listeners and steer them over HTTP.
+	HooksPrincipals []string
 
 	// Unknown are the keys of the file that nobody knows, sorted.
 	Unknown []string

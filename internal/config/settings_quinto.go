@@ -46,6 +46,8 @@ func clusterSettings() []Setting {
 			field: func(c *Config) any { return &c.Limits.Ahead }},
 		{Name: "quinto.cluster_status_principals", Doc: "Who may read the cluster's status over HTTP from elsewhere than the machine itself, and how event listeners stand (`/__hooks__`).",
 			field: func(c *Config) any { return &c.StatusPrincipals }},
+		{Name: "quinto.hooks_principals", Doc: "Who may steer event listeners over HTTP (`POST /__hooks__/NAME/pause` and its kin), and see how they stand.",
+			field: func(c *Config) any { return &c.HooksPrincipals }},
 	}
 }
 

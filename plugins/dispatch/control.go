@@ -23,8 +23,11 @@ const (
 	redeliverPrefix = "hooks/redeliver/"
 )
 
-// MaxRedeliveries bounds the dead letters that are sent again at a look.
-const MaxRedeliveries = 100
+// Limits of what the operator asks.
+const (
+	MaxRedeliveries = 100 // dead letters that are sent again at a look
+	MaxReasonBytes  = 500 // of a pause
+)
 
 // Errors of a request about a notifier.
 var (
@@ -32,6 +35,8 @@ var (
 	ErrConfigured = errors.New("it is configured here; take it out of the settings of all nodes first")
 	ErrDeclared   = errors.New("the metadata of an object declares it; take it out there")
 	ErrNoLetter   = errors.New("there is no such dead letter")
+	ErrNoChange   = errors.New("there is no change as late as that yet")
+	ErrLongReason = fmt.Errorf("the reason of a pause has up to %d bytes", MaxReasonBytes)
 )
 
 // Paused is the value of the replicated setting that holds deliveries to a notifier
@@ -49,7 +54,11 @@ type replayRequest struct {
 }
 
 // Pause makes the operations that hold deliveries to a notifier back, until Resume.
+// ErrNoNotifier, ErrLongReason.
 func Pause(v *fsm.View, name, reason string, now fsm.Timestamp) ([]fsm.Op, error) {
+	if len(reason) > MaxReasonBytes {
+		return nil, ErrLongReason
+	}
 	return order(v, name, pausedPrefix+name, Paused{Time: now, Reason: reason})
 }
 
@@ -61,8 +70,14 @@ func Resume(v *fsm.View, name string) ([]fsm.Op, error) {
 
 // Replay makes the operations by which all changes from a revision on that still are
 // in the event log are delivered again, each with its id, in the order of its lane.
-func Replay(v *fsm.View, name string, from fsm.Revision) ([]fsm.Op, error) {
-	return order(v, name, replayPrefix+name, replayRequest{From: max(from, 1)})
+// first is the first revision that the log still has. ErrNoNotifier; ErrNoChange for a
+// revision that has not been.
+func Replay(v *fsm.View, name string, from fsm.Revision) (ops []fsm.Op, first fsm.Revision, err error) {
+	from = max(from, 1)
+	if ops, err = order(v, name, replayPrefix+name, replayRequest{From: from}); err == nil && from > v.Revision() {
+		ops, err = nil, fmt.Errorf("%w: the newest is %d", ErrNoChange, v.Revision())
+	}
+	return ops, max(from, v.EventFloor()+1), err
 }
 
 // order makes the setting of an order; value nil takes it away.

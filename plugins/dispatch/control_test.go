@@ -117,7 +117,7 @@ func TestReplay(t *testing.T) {
 		return nil
 	})
 	slow.Store(true)
-	c.order(t, func(v *fsm.View) ([]fsm.Op, error) { return Replay(v, "hook", middle) })
+	c.order(t, func(v *fsm.View) ([]fsm.Op, error) { ops, _, err := Replay(v, "hook", middle); return ops, err })
 	until(t, "lanes that are put back", func() bool { return len(c.notifier("hook").Lanes) == lanes })
 	c.lead(b)
 	slow.Store(false)

@@ -147,8 +147,11 @@ func (d *Dispatcher) Test(ctx context.Context, name string) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, d.o.DeliverTimeout)
 	defer cancel()
-	return t.Test(ctx, "test_"+rand.Text())
+	return t.Test(ctx, TestID())
 }
+
+// TestID makes the id of a test's delivery.
+func TestID() string { return "test_" + rand.Text() }
 
 // find returns a notifier that is configured here, or that this node's state declares.
 func (d *Dispatcher) find(name string) (plugins.Notifier, error) {
