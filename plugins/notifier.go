@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"strings"
 	"time"
 
@@ -90,7 +91,7 @@ var errPermanent = errors.New("not to be tried again")
 
 // Permanent tells the dispatcher that no further attempt can help, because of
 // the change itself: it goes to the dead letters at once.
-func Permanent(err error) error { return errors.Join(errPermanent, err) }
+func Permanent(err error) error { return fmt.Errorf("%w: %w", errPermanent, err) }
 
 // IsPermanent reports whether err came from Permanent.
 func IsPermanent(err error) bool { return errors.Is(err, errPermanent) }
@@ -101,7 +102,7 @@ var errGone = errors.New("the receiver wants no more")
 // Gone tells the dispatcher that the receiver wants nothing more, as by HTTP's 410:
 // nothing is sent to it until the operator says so (quinto hooks resume), and the
 // changes wait.
-func Gone(err error) error { return errors.Join(errGone, err) }
+func Gone(err error) error { return fmt.Errorf("%w: %w", errGone, err) }
 
 // IsGone reports whether err came from Gone.
 func IsGone(err error) bool { return errors.Is(err, errGone) }

@@ -179,9 +179,12 @@ func pattern(text string) (*regexp2.Regexp, error) {
 	return re, err
 }
 
-// matches reports whether an event with these values passes all filters. A pattern
-// that takes too long does not match.
-func (h *hook) matches(values map[string]canon.Value) bool {
+// errPattern is a pattern that takes too long: whether it matches is not known.
+var errPattern = fmt.Errorf("a pattern of a hook takes more than %v", matchTime)
+
+// matches reports whether an event with these values passes all filters; errPattern.
+func (h *hook) matches(values map[string]canon.Value) (bool, error) {
+	var slow error
 	for name, filter := range h.filters {
 		value, _ := values[name].String()
 		switch {
@@ -189,19 +192,22 @@ func (h *hook) matches(values map[string]canon.Value) bool {
 			continue // the name in kinto-emailer's documentation
 		case !strings.HasPrefix(filter, "^"):
 			if value != filter {
-				return false
+				return false, nil
 			}
 			continue
 		}
 		re, err := pattern(filter)
 		if err != nil {
-			return false
+			return false, nil
 		}
-		if ok, err := re.MatchString(value); err != nil || !ok {
-			return false
+		switch ok, err := re.MatchString(value); {
+		case err != nil:
+			slow = fmt.Errorf("%w: %q: %.100q", errPattern, name, filter) // another filter may say no
+		case !ok:
+			return false, nil
 		}
 	}
-	return true
+	return slow == nil, slow
 }
 
 // expand puts the members of groups in the place of their URIs, each address once.

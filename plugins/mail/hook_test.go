@@ -155,3 +155,31 @@ func TestBadSettings(t *testing.T) {
 		}
 	}
 }
+
+// A pattern that takes too long loses no mail in silence: the change is tried again, and
+// becomes a dead letter that names the pattern. Other filters that say no still do.
+func TestSlowPattern(t *testing.T) {
+	collection := fsm.Path("/buckets/b/collections/" + strings.Repeat("c", 40))
+	record := collection.Child("records").Child("r")
+	change := func(attempt int) *plugins.Delivery {
+		return &plugins.Delivery{ID: "msg_1", Notifier: Name, Attempt: attempt, New: &fsm.Object{Path: record, Revision: 7, Data: []byte(`{}`)},
+			Event: &fsm.Event{Revision: 7, Action: fsm.ActionCreate, Path: record}}
+	}
+	m := load(t, map[string]string{"mail.default_sender": "a@b.c"})
+	slow := `{"template":"x","recipients":["a@b.c"],"collection_id":"^((c+)+)+d"`
+	s := state{objects: map[fsm.Path]string{collection: hooks(slow + `}`)}}
+	for attempt := 1; attempt <= patternAttempts; attempt++ {
+		d := change(attempt)
+		look(t, m, s, d)
+		err := m.Deliver(context.Background(), *d)
+		if !errors.Is(err, errPattern) || !strings.Contains(err.Error(), "collection_id") || plugins.IsPermanent(err) != (attempt == patternAttempts) {
+			t.Errorf("attempt %d: %v", attempt, err)
+		}
+	}
+	s.objects[collection] = hooks(slow + `,"id":"other","action":"create"}`)
+	d := change(1)
+	look(t, m, s, d)
+	if err := m.Deliver(context.Background(), *d); err != nil {
+		t.Error(err)
+	}
+}

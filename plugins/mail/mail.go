@@ -34,6 +34,7 @@ const (
 	MaxMailBytes     = 4 << 20  // of a body, placeholders filled
 	MaxLineBytes     = 900      // of an address, a subject, a filter
 	MaxConnections   = 8        // to the SMTP server
+	patternAttempts  = 3        // with a pattern that takes too long, as it may on a busy machine
 	maxRemembered    = 10_000   // recipients that were served in deliveries that failed for others
 )
 
@@ -113,10 +114,11 @@ func (m *Mail) Look(r fsm.Reader, d *plugins.Delivery) (any, error) {
 		return nil, err
 	}
 	values := m.values(d)
-	var letters []letter
+	var all mails
 	for i := range hooks {
 		h := &hooks[i]
-		if !h.matches(values) {
+		if ok, slow := h.matches(values); !ok {
+			all.slow = errors.Join(all.slow, slow)
 			continue
 		}
 		l := letter{id: fmt.Sprintf("%s.%d", d.ID, i), time: d.Event.Time, from: h.sender,
@@ -128,10 +130,16 @@ func (m *Mail) Look(r fsm.Reader, d *plugins.Delivery) (any, error) {
 			return nil, err
 		}
 		if l.all = l.to; len(l.to) > 0 {
-			letters = append(letters, l)
+			all.letters = append(all.letters, l)
 		}
 	}
-	return letters, nil
+	return all, nil
+}
+
+// mails are those of one change.
+type mails struct {
+	letters []letter
+	slow    error // hooks of which it is not known whether they are about the change
 }
 
 // hooks are those of the collection, else those of the bucket: they are not merged.
@@ -170,10 +178,18 @@ func (m *Mail) valid(data canon.Value, bucket string, d *plugins.Delivery) []hoo
 }
 
 // Deliver sends the mails. Those who got theirs in an earlier attempt on this node
-// do not get it again when that failed for others.
+// do not get it again when that failed for others. A hook whose pattern takes too long
+// is tried patternAttempts times; then the change is a dead letter.
 func (m *Mail) Deliver(ctx context.Context, d plugins.Delivery) error {
-	letters, _ := d.Seen.([]letter)
-	if len(letters) == 0 {
+	all, _ := d.Seen.(mails)
+	letters := all.letters
+	var again, never []error
+	switch {
+	case all.slow != nil && d.Attempt < patternAttempts:
+		again = []error{all.slow}
+	case all.slow != nil:
+		never = []error{all.slow}
+	case len(letters) == 0:
 		return nil
 	}
 	select {
@@ -182,7 +198,6 @@ func (m *Mail) Deliver(ctx context.Context, d plugins.Delivery) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	var again, never []error
 	for i := range letters {
 		l := &letters[i]
 		l.to = m.unserved(l)

@@ -164,8 +164,8 @@ func look(t testing.TB, m *Mail, s state, d *plugins.Delivery) []letter {
 		t.Fatal(err)
 	}
 	d.Seen = seen
-	letters, _ := seen.([]letter)
-	return letters
+	all, _ := seen.(mails)
+	return all.letters
 }
 
 func send(t testing.TB, m *Mail, s state, d *plugins.Delivery) error {
