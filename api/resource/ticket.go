@@ -26,6 +26,9 @@ const (
 	TicketPath = "/stream-tickets"
 	// TicketLifetime is how long a ticket works.
 	TicketLifetime = 30 * time.Second
+	// TicketStream is how long a stream may last whose ticket stands for credentials that
+	// can expire, of which the ticket knows nothing: then a new one has to be bought.
+	TicketStream = 5 * time.Minute
 
 	ticketBytes  = 32
 	ticketPrefix = plugins.CachePrefix + "tickets/"

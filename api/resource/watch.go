@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"quinto/api/query"
 	"quinto/fsm"
@@ -50,6 +51,7 @@ type Watch struct {
 	list    bool
 	feed    bool
 	ticket  string // the user that a ticket stands for; empty: who the header says
+	opened  time.Time
 	who     *identity
 	shared  *sharing // not nil: of a list, only what is shared with the user
 	query   *query.Query
@@ -126,7 +128,7 @@ func (s *Service) watch(ctx context.Context, r *Request, user string, since fsm.
 	if err != nil {
 		return nil, nil, err
 	}
-	w := &Watch{s: s, ticket: user, request: Request{Method: http.MethodGet, Path: meant, Query: r.Query, Scheme: r.Scheme, Host: r.Host, Prefix: r.Prefix,
+	w := &Watch{s: s, ticket: user, opened: time.Now(), request: Request{Method: http.MethodGet, Path: meant, Query: r.Query, Scheme: r.Scheme, Host: r.Host, Prefix: r.Prefix,
 		Header: Header{"authorization": r.Header["authorization"]}}}
 	if err := w.begin(ctx, v); err != nil {
 		v.Close()
@@ -312,9 +314,13 @@ func (w *Watch) Recheck(ctx context.Context, v *fsm.View) (changed bool, refusal
 // Reauthenticate asks the policies again who sends the Authorization header, when
 // that can have changed without a change of an object: tokens expire. It reports
 // whether it is still this user. It may be called while another method runs.
+// A ticket knows of no expiry: its stream holds for TicketStream.
 func (w *Watch) Reauthenticate(ctx context.Context, v *fsm.View, user string) (bool, error) {
 	header := w.request.Header["authorization"]
-	if w.ticket != "" || header == "" {
+	if w.ticket != "" {
+		return time.Since(w.opened) < TicketStream, nil
+	}
+	if header == "" {
 		return true, nil
 	}
 	same, failed := true, error(nil)

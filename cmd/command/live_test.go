@@ -64,6 +64,16 @@ func as(user string) string {
 // listen opens a stream; without a user it is anonymous.
 func listen(t *testing.T, url, user, last string) *eventStream {
 	t.Helper()
+	authorization := ""
+	if user != "" {
+		authorization = as(user)
+	}
+	return listenWith(t, url, authorization, last)
+}
+
+// listenWith opens a stream with an Authorization header.
+func listenWith(t *testing.T, url, authorization, last string) *eventStream {
+	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	t.Cleanup(cancel)
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
@@ -71,8 +81,8 @@ func listen(t *testing.T, url, user, last string) *eventStream {
 		t.Fatal(err)
 	}
 	r.Header.Set("Accept", "text/event-stream")
-	if user != "" {
-		r.Header.Set("Authorization", as(user))
+	if authorization != "" {
+		r.Header.Set("Authorization", authorization)
 	}
 	if last != "" {
 		r.Header.Set("Last-Event-ID", last)
@@ -192,7 +202,10 @@ func do(t *testing.T, status int, user, method, url, body string) []byte {
 func liveNode(t *testing.T, more string) (url, records string, p *program) {
 	t.Helper()
 	ini := filepath.Join(t.TempDir(), "live.ini")
-	text := "[server:main]\nport = 0\n[app:main]\nkinto.storage_backend = kinto.core.storage.memory\nkinto.userid_hmac_secret = a\nmultiauth.policies = basicauth\n" + more
+	text := "[server:main]\nport = 0\n[app:main]\nkinto.storage_backend = kinto.core.storage.memory\nkinto.userid_hmac_secret = a\n" + more
+	if !strings.Contains(more, "multiauth.policies") {
+		text += "multiauth.policies = basicauth\n"
+	}
 	if err := os.WriteFile(ini, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
