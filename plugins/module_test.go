@@ -25,6 +25,17 @@ func block(t *testing.T, page, clause string) string {
 	return clause + "\n" + source
 }
 
+// settings is the block of settings in docs/plugins.md that begins with a line.
+func settings(t *testing.T, page, first string) string {
+	t.Helper()
+	_, rest, ok := strings.Cut(page, "```ini\n"+first+"\n")
+	text, _, closed := strings.Cut(rest, "```\n")
+	if !ok || !closed {
+		t.Fatalf("docs/plugins.md has no settings %q", first)
+	}
+	return first + "\n" + text
+}
+
 // offline is what "go mod tidy" says when it reaches no network.
 var offline = regexp.MustCompile(`dial tcp|no such host|lookup disabled|connection refused|timeout|network is unreachable`)
 
@@ -81,14 +92,16 @@ func TestABinaryWithOnesOwnPlugin(t *testing.T) {
 	page := read("../docs/plugins.md")
 	write("main.go", block(t, page, "package main"))
 	write("shout/shout.go", block(t, page, "package shout"))
+	write("tally/tally.go", block(t, page, "package tally"))
+	write("more.go", "package main\n\nimport _ \"example.com/mine/tally\"\n")
 	if out, err := asOnThePage(t, page, dir, root); err != nil {
 		t.Logf("the commands of the page, without a network: %v: %s", err, out)
 		// What "go mod tidy" would write.
 		write("go.mod", regexp.MustCompile(`(?m)^module .*$`).ReplaceAllString(read("../go.mod"), "module example.com/mine\n\nrequire quinto v0.0.0\n\nreplace quinto => "+root))
 		write("go.sum", read("../go.sum"))
 	}
-	write("data/quinto.ini", "[app:main]\nuse = egg:kinto\nkinto.userid_hmac_secret = x\nkinto.multiauth.policies = basicauth\nkinto.bucket_create_principals = system.Authenticated\n"+
-		"event_listeners = shout\nevent_listeners.shout.use = example.shout\nevent_listeners.shout.path = "+filepath.Join(dir, "out")+"\n")
+	write("data/quinto.ini", "[app:main]\nuse = egg:kinto\nkinto.userid_hmac_secret = x\nkinto.bucket_create_principals = system.Authenticated\n"+
+		"event_listeners = shout\nevent_listeners.shout.use = example.shout\nevent_listeners.shout.path = "+filepath.Join(dir, "out")+"\n"+settings(t, page, "kinto.includes = example.tally"))
 	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
 	defer cancel()
 	build := exec.CommandContext(ctx, "go", "build", "-buildvcs=false", "-o", "mine", ".")
@@ -115,12 +128,15 @@ func TestABinaryWithOnesOwnPlugin(t *testing.T) {
 	for lines := bufio.NewScanner(out); url == "" && lines.Scan(); {
 		url = strings.TrimSuffix(regexp.MustCompile(`http://127\.0\.0\.1:\d+/v1/`).FindString(lines.Text()), "/")
 	}
-	put := func(path, body string) string {
-		r, err := http.NewRequest(http.MethodPut, url+path, strings.NewReader(body))
+	ask := func(method, path, body, authorization string) string {
+		r, err := http.NewRequest(method, url+path, strings.NewReader(body))
 		if err != nil {
 			t.Fatal(err)
 		}
 		r.SetBasicAuth("a", "b")
+		if authorization != "" {
+			r.Header.Set("Authorization", authorization)
+		}
 		r.Header.Set("Content-Type", "application/json")
 		resp, err := http.DefaultClient.Do(r)
 		if err != nil {
@@ -133,6 +149,7 @@ func TestABinaryWithOnesOwnPlugin(t *testing.T) {
 		}
 		return resp.Status + string(answer)
 	}
+	put := func(path, body string) string { return ask(http.MethodPut, path, body, "") }
 	put("/buckets/b", "{}")
 	put("/buckets/b/collections/c", "{}")
 	if got := put("/buckets/b/collections/c/records/r", `{"data":{"title":"hello"}}`); !strings.Contains(got, `"HELLO"`) {
@@ -140,6 +157,20 @@ func TestABinaryWithOnesOwnPlugin(t *testing.T) {
 	}
 	if got := put("/buckets/b/collections/c/records/s", `{"data":{}}`); !strings.Contains(got, "a record needs a title") {
 		t.Error(got)
+	}
+	const ann = "Key d2hhdGV2ZXI"
+	for _, c := range []struct{ method, path, body, authorization, want string }{
+		{"GET", "/", "", ann, `"id":"keys:ann"`},
+		{"PUT", "/notes/n", `{"data":{"text":"x"}}`, ann, "201 Created"},
+		{"GET", "/notes", "", ann, `"text":"x"`},
+		{"PUT", "/notes/o", `{"data":{}}`, ann, "text in body: Required"},
+		{"GET", "/notes/n", "", "", "403"},
+		{"GET", "/__tally__", "", ann, `{"counted":`},
+		{"GET", "/__tally__", "", "Key wrong", "401"},
+	} {
+		if got := ask(c.method, c.path, c.body, c.authorization); !strings.Contains(got, c.want) {
+			t.Errorf("%s %s: %s, want %s", c.method, c.path, got, c.want)
+		}
 	}
 	for end := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
 		if text, err := os.ReadFile(filepath.Join(dir, "out")); err == nil && strings.Contains(string(text), "create /buckets/b/collections/c/records/r\n") {

@@ -257,7 +257,7 @@ func (n *Node) service() (*resource.Service, error) {
 		return nil, err
 	}
 	return resource.New(resource.Options{
-		Config: n.config, Node: n.cluster, Kinds: kinds,
+		Config: n.withGrants(kinds), Node: n.cluster, Kinds: kinds,
 		Authenticators: n.plugins.Authenticators,
 		Hooks:          n.meter.TimeHooks(n.plugins.BeforeCommit),
 		Meter:          n.meter,
