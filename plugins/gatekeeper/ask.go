@@ -110,7 +110,7 @@ func (g *Gatekeeper) send(ctx context.Context, id string, body []byte, record bo
 	case err != nil:
 		return g.unanswered(ctx)
 	}
-	return judge(resp.StatusCode, answer, record)
+	return g.judge(resp.StatusCode, answer, record)
 }
 
 // unanswered says no more than this to clients: an error of the network may hold
@@ -123,14 +123,17 @@ func (g *Gatekeeper) unanswered(ctx context.Context) *verdict {
 }
 
 // judge reads an answer. 408 and 429 are about the call and no refusal.
-func judge(status int, answer []byte, record bool) *verdict {
+func (g *Gatekeeper) judge(status int, answer []byte, record bool) *verdict {
 	switch {
 	case status >= 200 && status <= 299:
 		return allowed(answer, record)
 	case status == http.StatusRequestTimeout, status == http.StatusTooManyRequests, status < firstRefusal, status >= firstServerError:
 		return failed("it answered %d", status)
 	}
-	veto := &plugins.Veto{Status: status, Message: "refused by a gatekeeper"}
+	veto := &plugins.Veto{Status: status, Message: fmt.Sprintf("refused by gatekeeper %q", g.name)}
+	if http.StatusText(status) == "" {
+		veto.Title = "Refused"
+	}
 	if v, err := canon.Canonical(answer, canon.Limits{}); err == nil {
 		if told, ok := canon.Value(v).Get("message"); ok {
 			if text, ok := told.String(); ok && text != "" {

@@ -274,3 +274,19 @@ func endless(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 }
+
+// A refusal that says nothing tells the client at least who refused, also with a status
+// that has no name.
+func TestRefusalWithoutWords(t *testing.T) {
+	g := newGate(t)
+	ask := start(t, g, "closed")
+	for status, title := range map[int]string{403: "Forbidden", 499: "Refused", 410: "Gone"} {
+		for _, said := range []string{"", "no", `{"message": ""}`, `{"message": 5}`} {
+			g.does(says(status, said))
+			got, answer, _ := ask("PUT", record, `{"data":{"a":1}}`)
+			if got != status || !strings.Contains(answer, `"error":"`+title+`"`) || !strings.Contains(answer, `refused by gatekeeper \"gate\"`) {
+				t.Errorf("%d %q: %d %s", status, said, got, answer)
+			}
+		}
+	}
+}
