@@ -83,15 +83,21 @@ func (s *Server) streamRequest(ctx context.Context, r *resource.Request, socket 
 	if err != nil {
 		return nil, s.unrouted(r, s.problem(badQuery(r.Query)))
 	}
-	asked := &live.Request{Request: r, Socket: socket, Snapshot: truth(values.Get(resource.SnapshotParam))}
-	id := r.Header[lastEventHeader]
+	asked := &live.Request{Request: r, Socket: socket}
+	switch values.Get(resource.SnapshotParam) {
+	case "true", "1":
+		asked.Snapshot = true
+	case "", "false", "0":
+	default:
+		return nil, s.badStream(r, resource.SnapshotParam+" in querystring: true or false is needed.")
+	}
+	id, place := r.Header[lastEventHeader], "Last-Event-ID in header"
 	if id == "" {
-		id = values.Get(resource.SinceParam)
+		id, place = values.Get(resource.SinceParam), resource.SinceParam+" in querystring"
 	}
 	if id != "" {
 		if asked.Since, asked.Mark, err = live.ParseID(id); err != nil {
-			return nil, s.unrouted(r, s.problem(&edgeError{fasthttp.StatusBadRequest, resource.ErrnoInvalidParameters,
-				resource.SinceParam + " in querystring: not the id of an event.", false}))
+			return nil, s.badStream(r, place+": not the id of an event.")
 		}
 		asked.Resumes = true
 	}
@@ -106,7 +112,9 @@ func (s *Server) streamRequest(ctx context.Context, r *resource.Request, socket 
 	return asked, nil
 }
 
-func truth(text string) bool { return text == "true" || text == "1" }
+func (s *Server) badStream(r *resource.Request, why string) *resource.Response {
+	return s.unrouted(r, s.problem(&edgeError{fasthttp.StatusBadRequest, resource.ErrnoInvalidParameters, why, false}))
+}
 
 // streamHead is the head of the answer to a request for a stream.
 func (s *Server) streamHead(ctx *fasthttp.RequestCtx, r *resource.Request, socket bool) ([]byte, *resource.Response) {
@@ -133,7 +141,7 @@ func (s *Server) streamHead(ctx *fasthttp.RequestCtx, r *resource.Request, socke
 		io.Reader
 		io.Writer
 	}{asked, &b}); err != nil {
-		return nil, s.unrouted(r, s.problem(&edgeError{fasthttp.StatusBadRequest, resource.ErrnoInvalidParameters, "The WebSocket handshake is not well formed.", false}))
+		return nil, s.badStream(r, "The WebSocket handshake is not well formed.")
 	}
 	return b.Bytes(), nil
 }
