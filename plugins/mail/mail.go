@@ -16,6 +16,7 @@ import (
 	"log/slog"
 	"net/http"
 	"sync"
+	"time"
 
 	"quinto/fsm"
 	"quinto/internal/canon"
@@ -238,6 +239,22 @@ func (m *Mail) Lost(ctx context.Context, l plugins.Loss) error {
 	return err
 }
 
+// Test implements plugins.Tester: a mail to those of mail.lost_to, or, without them, a
+// conversation with the server up to its TLS and authentication.
+func (m *Mail) Test(ctx context.Context, id string) error {
+	if len(m.lostTo) > 0 {
+		_, err := m.server.send(ctx, &letter{id: id, time: fsm.Timestamp(time.Now().UnixMilli()), from: m.sender, to: m.lostTo, all: m.lostTo,
+			subject: "A test", body: "The mail server takes mails.\n"})
+		return err
+	}
+	c, end, err := m.server.open(ctx)
+	if err != nil {
+		return err
+	}
+	defer end()
+	return c.Quit()
+}
+
 func (m *Mail) unserved(l *letter) (to []string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -283,6 +300,7 @@ var (
 	_ plugins.Notifier           = (*Mail)(nil)
 	_ plugins.Looking            = (*Mail)(nil)
 	_ plugins.Losing             = (*Mail)(nil)
+	_ plugins.Tester             = (*Mail)(nil)
 	_ plugins.BeforeCommit       = (*Mail)(nil)
 	_ plugins.Provisioner        = (*Mail)(nil)
 	_ plugins.CapabilityProvider = (*Mail)(nil)

@@ -296,12 +296,18 @@ func TestTLSAndAuthentication(t *testing.T) {
 		if err := send(t, load(t, settings), st, recordCreated()); err != nil {
 			t.Errorf("%s: %v", kind, err)
 		}
+		if err := load(t, settings).Test(context.Background(), "test_1"); err != nil {
+			t.Errorf("test, %s: %v", kind, err)
+		}
 		if got := s.mails(); len(got) != 1 || (!got[0].TLS && kind == "mail.tls") {
 			t.Errorf("%s: %+v", kind, got)
 		}
 		for name, change := range map[string][2]string{"wrong password": {"mail.password", "geheimnis"}, "unknown authority": {"mail.cafile", ""}} {
 			old := settings[change[0]]
 			settings[change[0]] = change[1]
+			if err := load(t, settings).Test(context.Background(), "test_1"); err == nil || strings.Contains(err.Error(), "geheim") {
+				t.Errorf("test, %s, %s: %v", kind, name, err)
+			}
 			if err := send(t, load(t, settings), st, recordCreated()); err == nil || plugins.IsPermanent(err) || strings.Contains(err.Error(), "geheim") {
 				t.Errorf("%s, %s: %v", kind, name, err)
 			}
@@ -339,6 +345,12 @@ func TestLoss(t *testing.T) {
 	}
 	got := s.mails()
 	if len(got) != 1 || strings.Join(got[0].To, " ") != "ops@example.com" || !strings.Contains(got[0].Body, "above 12, up to 40") || got[0].header("Message-ID")[0] != "<msg_lost@example.com>" {
+		t.Errorf("%+v", got)
+	}
+	if err := m.Test(context.Background(), "test_1"); err != nil {
+		t.Error(err)
+	}
+	if got = s.mails(); len(got) != 2 || strings.Join(got[1].To, " ") != "ops@example.com" || got[1].header("Subject")[0] != "A test" {
 		t.Errorf("%+v", got)
 	}
 	if _, err := tryLoad(map[string]string{"mail.lost_to": "nobody"}); err == nil {

@@ -85,21 +85,11 @@ func (s *server) send(ctx context.Context, l *letter) (taken []string, err error
 	if err != nil {
 		return nil, plugins.Permanent(err)
 	}
-	ctx, cancel := context.WithTimeout(ctx, AttemptTimeout)
-	defer cancel()
-	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", net.JoinHostPort(s.host, s.port))
+	c, end, err := s.open(ctx)
 	if err != nil {
 		return nil, err
 	}
-	defer func() { _ = conn.Close() }()
-	defer context.AfterFunc(ctx, func() { _ = conn.Close() })() // ends what waits
-	if s.implicit {
-		conn = tls.Client(conn, s.tls)
-	}
-	c, err := s.greet(conn)
-	if err != nil {
-		return nil, err
-	}
+	defer end()
 	if err := c.Mail(from.Address); err != nil {
 		return nil, lasting(err)
 	}
@@ -123,6 +113,31 @@ func (s *server) send(ctx context.Context, l *letter) (taken []string, err error
 		}
 	}
 	return taken, errors.Join(refused...)
+}
+
+// open connects and greets; end gives the connection up.
+func (s *server) open(ctx context.Context) (c *smtp.Client, end func(), err error) {
+	ctx, cancel := context.WithTimeout(ctx, AttemptTimeout)
+	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", net.JoinHostPort(s.host, s.port))
+	if err != nil {
+		cancel()
+		return nil, nil, err
+	}
+	open := conn
+	stop := context.AfterFunc(ctx, func() { _ = open.Close() }) // ends what waits
+	end = func() {
+		stop()
+		cancel()
+		_ = open.Close()
+	}
+	if s.implicit {
+		conn = tls.Client(conn, s.tls)
+	}
+	if c, err = s.greet(conn); err != nil {
+		end()
+		return nil, nil, err
+	}
+	return c, end, nil
 }
 
 // greet begins a conversation, with TLS and authentication as the settings say.

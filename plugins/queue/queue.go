@@ -227,6 +227,11 @@ func (q *Queue) Lost(ctx context.Context, l plugins.Loss) error {
 	return q.put(ctx, message{id: l.ID, body: plugins.LossPayload(l)})
 }
 
+// Test implements plugins.Tester: it puts {"action":"test"} there once.
+func (q *Queue) Test(ctx context.Context, id string) error {
+	return q.put(ctx, message{id: id, body: fmt.Appendf(nil, `{"action":"test","delivery_id":%q}`, id)})
+}
+
 func (q *Queue) put(ctx context.Context, m message) error {
 	ctx, cancel := context.WithTimeout(ctx, q.timeout)
 	defer cancel()
@@ -274,6 +279,7 @@ var (
 	_ plugins.Notifier    = (*Queue)(nil)
 	_ plugins.Grouping    = (*Queue)(nil)
 	_ plugins.Losing      = (*Queue)(nil)
+	_ plugins.Tester      = (*Queue)(nil)
 	_ plugins.Provisioner = (*Queue)(nil)
 	_ io.Closer           = (*Queue)(nil)
 )

@@ -270,6 +270,34 @@ func TestLossInRedis(t *testing.T) {
 	}
 }
 
+// An operator can try a queue out: it takes what is no change. A queue that is not there
+// is an error, without the password.
+func TestTestOfAQueue(t *testing.T) {
+	s := startRedis(t)
+	ctx := context.Background()
+	for _, module := range []string{RedisList, RedisStream} {
+		q := load(t, module, "redis://:geheim@"+s.addr+"/0", nil)
+		if err := q.Test(ctx, "test_1"); err != nil {
+			t.Fatal(err)
+		}
+		c := redis.NewClient(&redis.Options{Addr: s.addr, Password: "geheim", Protocol: 2})
+		if module == RedisList {
+			if got, err := c.LPop(ctx, DefaultListName).Result(); err != nil || got != `{"action":"test","delivery_id":"test_1"}` {
+				t.Errorf("%q, %v", got, err)
+			}
+		} else if got, err := c.XRange(ctx, DefaultListName, "-", "+").Result(); err != nil || len(got) != 1 || got[0].Values["id"] != "test_1" {
+			t.Errorf("%v, %v", got, err)
+		}
+		_ = c.Close()
+	}
+	for module, url := range map[string]string{RedisList: "redis://:geheim@127.0.0.1:1", JetStream: "nats://u:geheim@127.0.0.1:1"} {
+		q := load(t, module, url, map[string]string{"timeout_seconds": "0.3"})
+		if err := q.Test(ctx, "test_1"); err == nil || strings.Contains(err.Error(), "geheim") {
+			t.Errorf("%s: %v", module, err)
+		}
+	}
+}
+
 // So does one of NATS.
 func TestLossInNATS(t *testing.T) {
 	s := startNATS(t)
