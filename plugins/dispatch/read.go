@@ -56,11 +56,11 @@ func (r *runner) full() bool {
 	return r.queued >= r.bounds.events || len(r.lanes) >= r.bounds.lanes
 }
 
-// room is how many events a lane may hold: a failing one only its head, and
+// room is how many events a lane may hold: one that fails or is tied only its head, and
 // every one only its head while the memory is full, so that failing lanes can
 // fill it and not stop the others.
 func (r *runner) room(l *lane) int {
-	if l.failures > 0 || r.queued >= r.bounds.events {
+	if l.failures > 0 || l.state == laneTied || r.queued >= r.bounds.events {
 		return 1
 	}
 	return r.d.o.LaneEvents

@@ -354,11 +354,7 @@ func (r *runner) failed(l *lane, res result) {
 	}
 	l.failures++
 	l.lastErr = res.err
-	if len(l.queue) > 1 {
-		l.behind, l.tail = true, l.queue[0].Revision
-		r.queued -= len(l.queue) - 1
-		l.queue = []*fsm.Event{l.queue[0]}
-	}
+	r.keepHead(l)
 	retry := r.d.o.Retry
 	age := time.Duration(r.d.o.Leader.Now()-res.event.Time) * time.Millisecond
 	if plugins.IsPermanent(res.err) || age >= retry.GiveUp && now.Sub(l.since) >= retry.Patience {
@@ -380,6 +376,15 @@ func (r *runner) failed(l *lane, res result) {
 		r.log.Warn("a delivery failed and is tried again", "lane", l.key, "revision", res.event.Revision, "pause", pause, "error", res.err)
 	}
 	r.delay(l, pause)
+}
+
+// keepHead leaves all but the head of a lane that waits to the store.
+func (r *runner) keepHead(l *lane) {
+	if len(l.queue) > 1 {
+		l.behind, l.tail = true, l.queue[0].Revision
+		r.queued -= len(l.queue) - 1
+		l.queue = []*fsm.Event{l.queue[0]}
+	}
 }
 
 // buried goes on after a dead letter.

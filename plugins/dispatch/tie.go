@@ -25,8 +25,9 @@ type tiedError struct{ ties []tie }
 // Error implements error.
 func (e *tiedError) Error() string { return fmt.Sprintf("dispatch: waits for %d lanes", len(e.ties)) }
 
-// tie has l wait.
+// tie has l wait; what it waits for may fail, so it takes no more memory than one that does.
 func (r *runner) tie(l *lane, ties []tie) {
+	r.keepHead(l)
 	l.ties, l.state = ties, laneTied
 	r.tied = append(r.tied, l)
 }

@@ -65,6 +65,43 @@ func TestGroupOfSeveralLanes(t *testing.T) {
 	}
 }
 
+// A lane that waits for one that fails fills the memory no more than that one does.
+func TestTiedLaneHoldsUpNoOther(t *testing.T) {
+	c := newCluster(t)
+	n := &node{c}
+	c.lead(n)
+	r := &receiver{name: "hook"}
+	var broken atomic.Bool
+	broken.Store(true)
+	r.failWith(func(d plugins.Delivery) error {
+		if d.Event.Path == record(2, 0) && broken.Load() {
+			return errors.New("not now")
+		}
+		return nil
+	})
+	o := quick(n, grouping{r})
+	o.QueueEvents = 4
+	start(t, o)
+	until(t, "the notifier is registered", func() bool { return c.notifier("hook").Name != "" })
+	c.request("zero", put(record(2, 0), `{}`))
+	c.request("one", put(collection(1), `{}`), put(collection(2), `{}`))
+	for i := range 10 {
+		c.request(fmt.Sprint("many", i), put(record(1, i), `{}`))
+	}
+	c.request("two", put(record(4, 1), `{}`))
+	taken := func(p fsm.Path) func() bool {
+		return func() bool {
+			return slices.ContainsFunc(r.taken(), func(d plugins.Delivery) bool { return covers(d, p) })
+		}
+	}
+	until(t, "another lane is served", taken(record(4, 1)))
+	if taken(collection(1))() || taken(record(1, 9))() {
+		t.Error("the tied lane did not wait")
+	}
+	broken.Store(false)
+	until(t, "all of the tied lane is taken", taken(record(1, 9)))
+}
+
 // What many requests have done to collections and their records comes as Kinto groups
 // it, in the order of each lane, whatever fails and whoever leads.
 func TestGroupsOfSeveralLanesAtRandom(t *testing.T) {
