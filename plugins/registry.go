@@ -148,6 +148,7 @@ type Set struct {
 	Users          []UserInfo
 	Aliases        []Alias
 	Metrics        []Metrics
+	Redacting      []Redacting
 	all            []any
 }
 
@@ -185,6 +186,7 @@ func (s *Set) Add(p any) bool {
 	found = appendIf(&s.Users, p) || found
 	found = appendIf(&s.Aliases, p) || found
 	found = appendIf(&s.Metrics, p) || found
+	found = appendIf(&s.Redacting, p) || found
 	if found {
 		s.all = append(s.all, p)
 	}

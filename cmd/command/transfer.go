@@ -176,6 +176,7 @@ var importCall = adminCall{name: "import", run: func(ctx context.Context, n *Nod
 		return err
 	}
 	p := transfer.Planner{Kinds: kinds, Limits: jsonLimits(n.config), RecordBytes: n.config.Limits.RecordBytes, Mode: b.Mode}
+	redacted := transfer.Redact(b.Items, p.Limits, n.redactors)
 	var done transfer.Done
 	for attempt := 1; ; attempt++ {
 		_, err = n.adminPropose(ctx, !b.Notify, func(v *fsm.View) (ops []fsm.Op, err error) {
@@ -199,8 +200,19 @@ var importCall = adminCall{name: "import", run: func(ctx context.Context, n *Nod
 	if err != nil {
 		return err
 	}
+	done.Redacted = redacted
 	return json.NewEncoder(out).Encode(done)
 }}
+
+// redactors take out of the data of an object, of the kind with this plural, what nobody is to read.
+func (n *Node) redactors(plural string) (all []func(data []byte) []byte) {
+	for _, p := range n.plugins.Redacting {
+		if f := p.Redactor(strings.TrimSuffix(plural, "s")); f != nil {
+			all = append(all, f)
+		}
+	}
+	return all
+}
 
 // A batch of an import is tried again while the nodes elect a leader.
 const (

@@ -43,6 +43,8 @@ type Done struct {
 	Refused   []Refusal `json:"refused"`
 	// Ignored are timestamps of lists whose object does not exist.
 	Ignored []int `json:"ignored"`
+	// Redacted are those that are written without what nobody is to read.
+	Redacted []Redacted `json:"redacted,omitempty"`
 }
 
 // NewerHere is the reason for an object that was changed after its import.

@@ -19,6 +19,8 @@ const (
 	maxObject  = 4 << 20 // the most that quinto.limit_record_bytes can allow
 )
 
+var errOtherItems = errors.New("the node answers for items that it was not sent")
+
 // Source gives items in order: each list oldest first, parents before what lies in
 // them, the timestamp of a list behind its objects.
 type Source interface {
@@ -89,6 +91,8 @@ type run struct {
 	parents map[fsm.Path]bool // objects that were seen, in a dry run
 	without bool              // the cluster keeps no history
 	entries int               // of the history that were left out
+
+	redacted int // objects of which the node has taken something out
 }
 
 // Run imports everything that the source gives and compares the outcome. The report
@@ -111,6 +115,7 @@ func Run(ctx context.Context, o Options) (*Report, error) {
 	if r.entries > 0 {
 		r.report.LeftOut = append(r.report.LeftOut, fmt.Sprintf("%d entries of the history: kinto.plugins.history is not in kinto.includes", r.entries))
 	}
+	r.noteRedacted()
 	if err == nil && !o.Dry {
 		err = r.verify(ctx)
 	}
@@ -169,9 +174,12 @@ func (r *run) flush(ctx context.Context) error {
 	reasons := map[int]string{}
 	for _, f := range done.Refused {
 		if f.Item < 0 || f.Item >= len(r.batch) {
-			return errors.New("the node answers for items that it was not sent")
+			return errOtherItems
 		}
 		reasons[f.Item] = f.Reason
+	}
+	if err := r.redact(done.Redacted); err != nil {
+		return err
 	}
 	r.report.Written += int64(done.Written)
 	r.report.Unchanged += int64(done.Unchanged)
