@@ -208,3 +208,45 @@ func kintosGroups(t *testing.T, c *cluster) (all []string) {
 	}
 	return all
 }
+
+// A group of several lanes that is given up is one dead letter, which holds nobody up; sent
+// again it is whole.
+func TestDeadLetterOfSeveralLanes(t *testing.T) {
+	c := newCluster(t)
+	n := &node{c}
+	c.lead(n)
+	r := &receiver{name: "hook"}
+	var broken atomic.Bool
+	broken.Store(true)
+	r.failWith(func(d plugins.Delivery) error {
+		if d.Event.Path == collection(1) && broken.Load() {
+			return plugins.Permanent(errors.New("never"))
+		}
+		return nil
+	})
+	start(t, quick(n, grouping{r}))
+	until(t, "the notifier is registered", func() bool { return c.notifier("hook").Name != "" })
+	c.request("one", put(collection(1), `{}`), put(collection(2), `{}`), put(record(2, 1), `{}`))
+	has := func(p fsm.Path) bool {
+		return slices.ContainsFunc(r.taken(), func(d plugins.Delivery) bool { return covers(d, p) })
+	}
+	until(t, "what is behind the group is taken", func() bool { return has(record(2, 1)) })
+	v := c.view()
+	dead, err := Dead(v, "hook")
+	v.Close()
+	if err != nil || len(dead) != 1 || dead[0].Path != collection(1) || has(collection(2)) {
+		t.Fatalf("%v, %v, %v", dead, err, r.taken())
+	}
+	broken.Store(false)
+	v = c.view()
+	ops, err := Redeliver(v, "hook", dead[0].Revision)
+	v.Close()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.write(ops...)
+	until(t, "the dead letter is taken", func() bool { return has(collection(1)) })
+	if !has(collection(2)) {
+		t.Errorf("%v", r.taken())
+	}
+}
