@@ -370,6 +370,9 @@ func (n *Node) transferTo(name string) (string, error) {
 	if name == n.cfg.Name {
 		return name + " leads already", nil
 	}
+	if n.voters() < 2 {
+		return "", fmt.Errorf("%w: %q has the only vote", ErrRefused, n.cfg.Name)
+	}
 	begin := time.Now()
 	if name == "" {
 		if err := n.TransferLeadership("asked for"); err != nil {

@@ -222,6 +222,19 @@ func TestTransferGoesWhereItIsSent(t *testing.T) {
 	change(t, l, ActionTransfer, "")
 }
 
+// Who leads alone has nobody to hand over to: that is said, and nobody waits for a leader.
+func TestTransferOfTheOnlyVoteIsRefused(t *testing.T) {
+	t.Parallel()
+	n := startNode(t, testConfig(t, "solo"))
+	ready(t, n)
+	var steps []string
+	_, err := n.ChangeMember(t.Context(), Change{Action: ActionTransfer}, func(s string) { steps = append(steps, s) })
+	if !errors.Is(err, ErrRefused) || !strings.Contains(fmt.Sprint(err), "only vote") || len(steps) != 1 {
+		t.Errorf("%v, steps %q", err, steps)
+	}
+	mustPut(t, n, "a")
+}
+
 // A removal that its leader only noted is ended by the next one.
 func TestNotedRemovalIsEnded(t *testing.T) {
 	t.Parallel()
