@@ -16,8 +16,8 @@ func TestGuard(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, refused := range strings.Fields("127.0.0.1 10.0.0.1 192.168.1.1 172.16.0.1 169.254.169.254 100.64.0.1 0.0.0.0 0.1.2.3 224.0.0.1 255.255.255.255 198.18.0.1 " +
-		"::1 :: fe80::1 fe80::1%eth0 fc00::1 fd00::8 ff02::1 ::ffff:127.0.0.1 ::ffff:10.0.0.1 64:ff9b::7f00:1 2002:7f00:1:: ::127.0.0.1 2001:db8::1") {
+	for _, refused := range strings.Fields("127.0.0.1 10.0.0.1 192.168.1.1 172.16.0.1 169.254.169.254 100.64.0.1 0.0.0.0 0.1.2.3 224.0.0.1 255.255.255.255 198.18.0.1 192.88.99.1 " +
+		"::1 :: fe80::1 fe80::1%eth0 fc00::1 fd00::8 ff02::1 ::ffff:127.0.0.1 ::ffff:10.0.0.1 64:ff9b::7f00:1 2002:7f00:1:: ::127.0.0.1 2001:db8::1 5f00::1") {
 		if err := g.Check(netip.MustParseAddr(refused)); !errors.Is(err, ErrNotPublic) {
 			t.Errorf("%s: %v", refused, err)
 		}
@@ -57,4 +57,38 @@ func TestGuardedClient(t *testing.T) {
 		t.Fatalf("%v, asked %d times", err, asked)
 	}
 	_ = resp.Body.Close()
+}
+
+// A client goes where it was sent and nowhere else: no proxy of the environment is asked,
+// no redirect followed, and other ways to write an address lead to the same guard.
+func TestClientGoesNowhereElse(t *testing.T) {
+	asked := 0
+	inside := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { asked++ }))
+	defer inside.Close()
+	away := httptest.NewServer(http.RedirectHandler(inside.URL, http.StatusTemporaryRedirect))
+	defer away.Close()
+	for _, name := range []string{"HTTP_PROXY", "http_proxy", "ALL_PROXY"} {
+		t.Setenv(name, inside.URL)
+	}
+	c := NewClient(nil)
+	defer c.CloseIdleConnections()
+	if c.Transport.(*http.Transport).Proxy != nil {
+		t.Error("it asks for a proxy")
+	}
+	resp, err := c.Post(away.URL, "text/plain", strings.NewReader("x"))
+	if err != nil || resp.StatusCode != http.StatusTemporaryRedirect {
+		t.Fatalf("%+v %v", resp, err)
+	}
+	_ = resp.Body.Close()
+	_, port, _ := strings.Cut(strings.TrimPrefix(inside.URL, "http://"), ":")
+	guarded := NewClient(&Guard{})
+	for _, host := range []string{"2130706433", "0x7f000001", "0177.0.0.1", "127.1", "0.0.0.0", "[::]", "[::ffff:127.0.0.1]", "localhost."} {
+		if resp, err := guarded.Get("http://" + host + ":" + port); err == nil {
+			_ = resp.Body.Close()
+			t.Errorf("%s was called", host)
+		}
+	}
+	if asked != 0 {
+		t.Errorf("asked %d times", asked)
+	}
 }
