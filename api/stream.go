@@ -3,6 +3,7 @@ package api
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"io"
 	"net"
 	"net/url"
@@ -69,11 +70,24 @@ func (s *Server) startStream(ctx *fasthttp.RequestCtx, work context.Context, ask
 		if whole, ok := c.(interface{ UnsafeConn() net.Conn }); ok {
 			c = whole.UnsafeConn() // without the buffer that the request was read into
 		}
-		if counted, ok := c.(*countedConn); ok {
+		st.Start(uncounted(c), head)
+	})
+}
+
+// uncounted gives back the place among the connections: streams are counted for
+// themselves. What is left is the connection of the system, unless TLS is above it.
+func uncounted(c net.Conn) net.Conn {
+	if secure, ok := c.(*tls.Conn); ok {
+		if counted, ok := secure.NetConn().(*countedConn); ok {
 			counted.leave()
 		}
-		st.Start(c, head)
-	})
+		return c
+	}
+	if counted, ok := c.(*countedConn); ok {
+		counted.leave()
+		return counted.Conn
+	}
+	return c
 }
 
 // streamRequest reads what the stream is to be. A ticket is used up, and gone from

@@ -9,10 +9,12 @@
 // another collection costs a writer nothing. What a change looks like is made
 // once for all streams of one form.
 //
-// A stream that has nothing to send is a connection, a goroutine that waits for
-// the client to go, and some words of memory. When there is something, a goroutine
-// writes until the queue is empty, and ends. A client that does not read makes its
-// queue long, and is dropped with the reason; nobody else waits for it.
+// A stream that has nothing to send is a connection and some words of memory: one
+// goroutine, the poller, waits for all clients that may say something or go. (Under
+// TLS, and where there is no epoll, each stream has a goroutine that waits.) What
+// streams of one user or of one scope have in common they share. When there is
+// something to send, a goroutine writes until the queue is empty, and ends. A client that does not
+// read makes its queue long, and is dropped with the reason; nobody else waits for it.
 //
 // # Exactness
 //

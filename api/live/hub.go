@@ -37,7 +37,7 @@ const (
 	joinEvents          = 256             // read under the reader's lock when a stream joins
 	retryAfter          = 2 * time.Second // that an EventSource is told to wait
 	errorPause          = 100 * time.Millisecond
-	beatEvery           = 100 * time.Millisecond // some of the streams get a heartbeat: never many at once
+	beatEvery           = 10 * time.Millisecond // some of the streams get a heartbeat: few at once, since a write may come meanwhile
 	beats               = int(HeartbeatEvery / beatEvery)
 	batchPause          = 10 * time.Millisecond // of the reader, so that what follows a change soon travels together
 	addressShare        = 2                     // one address other than loopback may hold 1/addressShare of the streams
@@ -83,6 +83,7 @@ type Hub struct {
 	cancel  context.CancelFunc
 	wg      sync.WaitGroup
 	wake    chan struct{} // of size 1: there is a first stream
+	pulse   chan struct{} // the same, for heartbeats
 	catchUp chan struct{} // places to read the log in
 	waits   chan struct{} // places of feeds
 	queued  atomic.Int64  // bytes of frames that are not written yet
@@ -98,22 +99,25 @@ type Hub struct {
 	size   int // streams and waits that have joined
 
 	places places
+
+	poll    *poller // nil: each stream has a goroutine that waits for its client
+	polling sync.WaitGroup
 }
 
 // New makes a Hub and starts its reader; Close ends it.
 func New(o Options) *Hub {
-	h := &Hub{o: o, log: o.Log, wake: make(chan struct{}, 1), catchUp: make(chan struct{}, catchUps), waits: make(chan struct{}, MaxWaits),
+	h := &Hub{o: o, log: o.Log, wake: make(chan struct{}, 1), pulse: make(chan struct{}, 1), poll: newPoller(), catchUp: make(chan struct{}, catchUps), waits: make(chan struct{}, MaxWaits),
 		topics: map[fsm.Path]map[*Stream]struct{}{}, users: map[string]map[*Stream]struct{}{}}
 	h.places = places{most: o.Streams, perUser: o.PerUser, by: map[string]int{}}
 	if h.log == nil {
 		h.log = hclog.NewNullLogger()
 	}
-	for i := range h.beat {
-		h.beat[i] = map[*Stream]struct{}{}
-	}
 	h.base, h.cancel = context.WithCancel(context.Background())
 	h.wg.Go(h.read)
 	h.wg.Go(h.tick)
+	if h.poll != nil {
+		h.polling.Go(func() { h.poll.run(func(st *Stream) { go st.heard() }) }) // ends when the client has said what it was about to
+	}
 	return h
 }
 
@@ -137,6 +141,10 @@ func (h *Hub) Close(ctx context.Context) {
 		h.all(func(st *Stream) { st.cut() })
 		h.mu.Unlock()
 		<-done
+	}
+	if h.poll != nil {
+		h.poll.close()
+		h.polling.Wait()
 	}
 }
 
@@ -350,24 +358,44 @@ func (h *Hub) recheck(v *fsm.View, p fsm.Path) {
 func (h *Hub) tick() {
 	beat := time.NewTicker(beatEvery)
 	defer beat.Stop()
-	for n := 0; ; n++ {
-		select {
-		case <-beat.C:
-		case <-h.base.Done():
-			return
-		}
-		h.mu.Lock()
-		if some := h.beat[n%beats]; len(some) > 0 {
-			sse, ws := heartbeat(h.id(h.at))
-			for st := range some {
-				st.send(st.choose(sse, ws))
+	for n := 0; h.base.Err() == nil; n++ {
+		if !h.beatOf(n%beats, time.Now()) {
+			select {
+			case <-h.pulse:
+			case <-h.base.Done():
 			}
 		}
-		h.mu.Unlock()
 		if n%int(ReauthenticateEvery/beatEvery) == 0 {
 			h.reauthenticate()
 		}
+		select {
+		case <-beat.C:
+		case <-h.base.Done():
+		}
 	}
+}
+
+// beatOf sends the heartbeat of some of the streams, and closes those whose client
+// has not answered the last ones. It reports whether there are any streams.
+func (h *Hub) beatOf(n int, now time.Time) bool {
+	var silent []*Stream
+	h.mu.Lock()
+	if some := h.beat[n]; len(some) > 0 {
+		sse, ws := heartbeat(h.id(h.at))
+		for st := range some {
+			if st.socket && now.Sub(time.Unix(0, st.lastHeard.Load())) > SilenceTimeout-HeartbeatEvery/2 {
+				silent = append(silent, st)
+				continue
+			}
+			st.send(st.choose(sse, ws))
+		}
+	}
+	size := h.size
+	h.mu.Unlock()
+	for _, st := range silent {
+		st.close()
+	}
+	return size > 0
 }
 
 // reauthenticate ends the streams whose credentials no longer hold. Those of

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/gobwas/ws"
@@ -31,9 +32,15 @@ type Stream struct {
 
 	// Of the hub's lock.
 	joined  bool
+	gone    bool // closed
 	reading bool
+	polled  uint64 // of the poller; 0: a goroutine waits for the client
 	beat    int
 	skip    fsm.Revision // events up to it are known to the client
+
+	// Of who hears the client.
+	said      int          // bytes, of Server-Sent Events
+	lastHeard atomic.Int64 // when the client of a WebSocket said something, in nanoseconds since 1970
 
 	// writing is held by who writes.
 	writing sync.Mutex
@@ -112,6 +119,9 @@ func (st *Stream) join(at fsm.Revision) (again bool, err error) {
 	if h.closed {
 		return false, errClosed
 	}
+	if st.gone {
+		return false, net.ErrClosed
+	}
 	mark := HistoryMark(v)
 	if h.size == 0 {
 		h.at, h.mark = at, mark
@@ -139,7 +149,13 @@ func (st *Stream) join(at fsm.Revision) (again bool, err error) {
 	st.add()
 	if !st.reading && st.signal == nil {
 		st.reading = true
-		h.wg.Go(st.listen)
+		st.share()
+		st.lastHeard.Store(time.Now().UnixNano())
+		if h.poll.add(st) {
+			h.wg.Add(1) // until it is closed
+		} else {
+			h.wg.Go(st.listen)
+		}
 	}
 	return false, nil
 }
@@ -181,15 +197,34 @@ func (st *Stream) add() {
 	if st.signal == nil {
 		h.next = (h.next + 1) % beats
 		st.beat = h.next
+		if h.beat[st.beat] == nil {
+			h.beat[st.beat] = map[*Stream]struct{}{}
+		}
 		h.beat[st.beat][st] = struct{}{}
 	}
 	st.joined = true
 	if h.size++; h.size == 1 {
-		select {
-		case h.wake <- struct{}{}:
-		default:
+		for _, asleep := range []chan struct{}{h.wake, h.pulse} {
+			select {
+			case asleep <- struct{}{}:
+			default:
+			}
 		}
 	}
+}
+
+// share keeps what another stream of the user, or of the scope, has in memory too.
+// It is for the first time that the stream joins: nobody else knows it until then.
+// The hub's lock is held.
+func (st *Stream) share() {
+	for _, set := range []map[*Stream]struct{}{st.hub.users[st.user], st.hub.topics[st.watch.Scope()]} {
+		for other := range set {
+			if st.watch.Share(other.watch); other != st {
+				break
+			}
+		}
+	}
+	st.user = st.watch.User()
 }
 
 // leave takes the stream away from the reader. The hub's lock is held.
@@ -209,7 +244,9 @@ func (st *Stream) leave() {
 			delete(h.users, st.user)
 		}
 	}
-	delete(h.beat[st.beat], st)
+	if delete(h.beat[st.beat], st); len(h.beat[st.beat]) == 0 {
+		h.beat[st.beat] = nil
+	}
 }
 
 // recheck decides the GET again. The hub's lock is held.
@@ -265,27 +302,36 @@ func (st *Stream) finish(e ending) {
 	st.ending = true
 }
 
-// listen notices that the client goes. What it says is of no interest, but for
-// the control frames of a WebSocket.
+// listen waits for the client until it goes, where the poller does not.
 func (st *Stream) listen() {
-	var err error
-	if st.socket {
-		for err == nil {
-			err = st.readFrame()
-		}
-	} else {
-		spare := make([]byte, 64)
-		for said := 0; err == nil && said < MaxClientBytes; {
-			var n int
-			n, err = st.conn.Read(spare)
-			said += n
-		}
+	for st.hear() == nil {
 	}
-	h := st.hub
-	h.mu.Lock()
-	st.leave()
-	h.mu.Unlock()
 	st.close()
+}
+
+// heard is called when the poller has found something to hear.
+func (st *Stream) heard() {
+	err := st.hear()
+	if err == nil {
+		err = st.hub.poll.again(st)
+	}
+	if err != nil {
+		st.close()
+	}
+}
+
+// hear takes what the client says, or notices that it goes. What it says is of no
+// interest, but for the control frames of a WebSocket.
+func (st *Stream) hear() error {
+	if st.socket {
+		st.lastHeard.Store(time.Now().UnixNano())
+		return st.readFrame()
+	}
+	n, err := st.conn.Read(make([]byte, 64))
+	if st.said += n; st.said >= MaxClientBytes {
+		return errSaid
+	}
+	return err
 }
 
 // errSaid ends a WebSocket whose client says goodbye, or what it must not.
@@ -339,6 +385,7 @@ func (st *Stream) wakeUp() {
 func (st *Stream) cut() {
 	if st.conn != nil {
 		_ = st.conn.Close() // whoever reads or writes finds out
+		go st.close()       // nobody may be
 	}
 }
 
@@ -347,7 +394,13 @@ func (st *Stream) close() {
 	st.closing.Do(func() {
 		st.hub.mu.Lock()
 		st.leave()
+		st.gone = true
+		polled := st.polled != 0
 		st.hub.mu.Unlock()
+		if polled {
+			st.hub.poll.remove(st)
+			defer st.hub.wg.Done()
+		}
 		st.mu.Lock()
 		st.ending = true
 		queue := st.queue

@@ -129,7 +129,7 @@ func (s *Service) watch(ctx context.Context, r *Request, user string, since fsm.
 		return nil, nil, err
 	}
 	w := &Watch{s: s, ticket: user, opened: time.Now(), request: Request{Method: http.MethodGet, Path: meant, Query: r.Query, Scheme: r.Scheme, Host: r.Host, Prefix: r.Prefix,
-		Header: Header{"authorization": r.Header["authorization"]}}}
+		Header: Header{"authorization": strings.Clone(r.Header["authorization"])}}} // not with all that the client sent
 	if err := w.begin(ctx, v); err != nil {
 		v.Close()
 		return nil, nil, err
@@ -276,6 +276,26 @@ func (w *Watch) authorize(ctx context.Context, v *fsm.View) (*call, error) {
 		return nil, c.missing()
 	}
 	return c, nil
+}
+
+// Share makes w keep what o has and what is equal to its own: who it is, the
+// credentials, the query. A node has thousands of watches that wait, and the garbage
+// collector walks what they keep in each cycle. No other method of either may run meanwhile.
+func (w *Watch) Share(o *Watch) {
+	if w.who.user == o.who.user && slices.Equal(w.who.principals, o.who.principals) {
+		w.who = o.who
+	}
+	mine, its := &w.request, &o.request
+	if mine.Header["authorization"] == its.Header["authorization"] {
+		mine.Header = its.Header
+	}
+	if mine.Scheme == its.Scheme && mine.Host == its.Host && mine.Prefix == its.Prefix {
+		mine.Scheme, mine.Host, mine.Prefix = its.Scheme, its.Host, its.Prefix
+	}
+	if mine.Path == its.Path && mine.Query == its.Query {
+		mine.Path, mine.Query = its.Path, its.Query
+		w.scope, w.form, w.query, w.fields = o.scope, o.form, o.query, o.fields
+	}
 }
 
 // Scope is the list, the object, or, empty, the server, whose changes are watched.
@@ -510,63 +530,6 @@ func (w *Watch) appendData(b []byte, o *fsm.Object) []byte {
 	}
 	shown := view(o)
 	return appendProjected(b, w.fields, &shown)
-}
-
-// Snapshot calls f for each object that the GET shows, the oldest first, an object
-// before those below it, until it fails; f's bytes are valid during the call.
-func (w *Watch) Snapshot(ctx context.Context, v *fsm.View, f func(object []byte) error) error {
-	c, err := w.authorize(ctx, v)
-	if err != nil {
-		return err
-	}
-	var b []byte
-	show := func(o *fsm.Object) error {
-		b = append(w.appendData(w.appendPlace(append(b[:0], `{"action":"snapshot"`...), o.Path), o), '}')
-		return f(b)
-	}
-	switch {
-	case w.list:
-		var failed error
-		err = c.scanShown(w.query, fsm.ScanOptions{Borrow: true}, func(o *fsm.Object, _ query.Object) bool {
-			failed = show(o)
-			return failed == nil
-		})
-		return errors.Join(failed, err)
-	case w.feed:
-		return nil
-	}
-	visible := w.s.visible(c.current)
-	if err := show(&visible); err != nil {
-		return err
-	}
-	return w.walk(ctx, v, c.route.kind, w.scope, show)
-}
-
-// walk shows what lies below an object.
-func (w *Watch) walk(ctx context.Context, v *fsm.View, kind *Kind, p fsm.Path, show func(*fsm.Object) error) error {
-	for _, plural := range kind.Children {
-		child := w.s.table.byPlace[place{kind.Name, plural}]
-		if child == nil || !slices.Contains(watchable, child.Name) {
-			continue
-		}
-		var failed error
-		err := v.Scan(p.Child(plural), fsm.ScanOptions{}, func(o *fsm.Object) bool {
-			ok, err := w.mayRead(ctx, v, o)
-			if err == nil && ok {
-				seen := w.s.visible(*o)
-				err = show(&seen)
-			}
-			if err == nil {
-				err = w.walk(ctx, v, child, o.Path, show)
-			}
-			failed = err
-			return err == nil
-		})
-		if err = errors.Join(failed, err); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // SharedHeader are the headers of CORS for an answer to r that the service does
