@@ -244,6 +244,10 @@ bench-hooks: build ## what a trivial hook costs: the part of bench about it alon
 bench-live: build ## 10,000 live streams on one node: memory, time to reach all, cost for writers
 	$(call script,benchlive) --quinto $(BIN)
 
+.PHONY: bench-live-small
+bench-live-small: build ## the same with 1,000 streams in half a minute, printed only
+	$(call script,benchlive) --quinto $(BIN) --small
+
 .PHONY: bench-notify
 bench-notify: build ## webhooks: events a second, time from a write to its delivery, dead receivers, a failover (docs/results/notify.md)
 	$(call script,benchnotify) --quinto $(BIN)
