@@ -83,7 +83,7 @@ type Hub struct {
 	cancel  context.CancelFunc
 	wg      sync.WaitGroup
 	wake    chan struct{} // of size 1: there is a first stream
-	pulse   chan struct{} // the same, for heartbeats
+	pulse   chan int      // the same, for heartbeats: its beat
 	catchUp chan struct{} // places to read the log in
 	waits   chan struct{} // places of feeds
 	queued  atomic.Int64  // bytes of frames that are not written yet
@@ -106,7 +106,7 @@ type Hub struct {
 
 // New makes a Hub and starts its reader; Close ends it.
 func New(o Options) *Hub {
-	h := &Hub{o: o, log: o.Log, wake: make(chan struct{}, 1), pulse: make(chan struct{}, 1), poll: newPoller(), catchUp: make(chan struct{}, catchUps), waits: make(chan struct{}, MaxWaits),
+	h := &Hub{o: o, log: o.Log, wake: make(chan struct{}, 1), pulse: make(chan int, 1), poll: newPoller(), catchUp: make(chan struct{}, catchUps), waits: make(chan struct{}, MaxWaits),
 		topics: map[fsm.Path]map[*Stream]struct{}{}, users: map[string]map[*Stream]struct{}{}}
 	h.places = places{most: o.Streams, perUser: o.PerUser, by: map[string]int{}}
 	if h.log == nil {
@@ -361,7 +361,7 @@ func (h *Hub) tick() {
 	for n := 0; h.base.Err() == nil; n++ {
 		if !h.beatOf(n%beats, time.Now()) {
 			select {
-			case <-h.pulse:
+			case n = <-h.pulse: // its turn was just now
 			case <-h.base.Done():
 			}
 		}

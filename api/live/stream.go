@@ -195,7 +195,7 @@ func (st *Stream) add() {
 		h.users[st.user][st] = struct{}{}
 	}
 	if st.signal == nil {
-		h.next = (h.next + 1) % beats
+		h.next = (h.next + beats - 1) % beats // backwards: of the first ones, none has its turn at once
 		st.beat = h.next
 		if h.beat[st.beat] == nil {
 			h.beat[st.beat] = map[*Stream]struct{}{}
@@ -204,11 +204,13 @@ func (st *Stream) add() {
 	}
 	st.joined = true
 	if h.size++; h.size == 1 {
-		for _, asleep := range []chan struct{}{h.wake, h.pulse} {
-			select {
-			case asleep <- struct{}{}:
-			default:
-			}
+		select {
+		case h.wake <- struct{}{}:
+		default:
+		}
+		select {
+		case h.pulse <- st.beat:
+		default:
 		}
 	}
 }
