@@ -39,6 +39,7 @@ const (
 	frameTimeout    = 30 * time.Second       // from the first byte of a frame to its last
 	dialTimeout     = 2 * time.Second        // TCP and preamble
 	statusTimeout   = time.Second            // one member's answer to a status call
+	quorumPatience  = 3 * time.Second        // for a majority to answer before a vote is taken away
 	callTimeout     = 5 * time.Second        // read index, join
 	enqueueTimeout  = 2 * time.Second        // Raft must take a proposal
 	retryMin        = 10 * time.Millisecond  // first pause before another try at the leader

@@ -225,23 +225,43 @@ func (n *Node) checkQuorum(ctx context.Context, name string, force bool) error {
 	if force {
 		return nil
 	}
-	alive := make(chan bool, len(left))
-	for _, s := range left {
-		go func() {
-			_, err := n.askStatus(ctx, string(s.ID), n.peerAddr(string(s.ID), string(s.Address)))
-			alive <- err == nil
-		}()
-	}
-	count := 0
-	for range left {
-		if <-alive {
-			count++
-		}
-	}
-	if need := len(left)/2 + 1; count < need {
+	need := len(left)/2 + 1
+	if count := n.countAnswers(ctx, left, need); count < need {
 		return fmt.Errorf("%w: without %q there are %d votes, %d of them have to answer, %d do", ErrQuorum, name, len(left), need, count)
 	}
 	return nil
+}
+
+// countAnswers returns how many of the members answer, or need as soon as so many did.
+// One that is slow, or whose connection was of its process before, is asked again.
+func (n *Node) countAnswers(ctx context.Context, members []raft.Server, need int) (count int) {
+	ctx, cancel := context.WithTimeout(ctx, quorumPatience)
+	defer cancel()
+	alive := make(chan bool, len(members))
+	for _, s := range members {
+		n.goRun(func() {
+			_, err := n.askStatus(ctx, string(s.ID), n.peerAddr(string(s.ID), string(s.Address)))
+			for err != nil && ctx.Err() == nil {
+				pause(ctx, retryMax)
+				_, err = n.askStatus(ctx, string(s.ID), n.peerAddr(string(s.ID), string(s.Address)))
+			}
+			alive <- err == nil
+		})
+	}
+	for range members {
+		select {
+		case ok := <-alive:
+			if ok {
+				count++
+			}
+		case <-ctx.Done():
+			return count
+		}
+		if count >= need {
+			break
+		}
+	}
+	return count
 }
 
 // removeMember notes first that the directory is out, so that no crash in between can
