@@ -105,8 +105,12 @@ conformance-all: build ## the same at length: both backends of Kinto, 1,200 rand
 .PHONY: conformance-plugins
 conformance-plugins: build ## the same beside kinto-changes, kinto-emailer and kinto-redis: answers, mails, messages
 	@venv="$$(scripts/lib/tools.sh plugins)"; redis="$$(scripts/lib/tools.sh redis)"; smtp="$$(scripts/lib/tools.sh smtp)"; set -x; \
-	  $(CONFORMANCE) --kinto-venv "$$venv" --scenarios scripts/conformance/plugins/scenarios; \
+	  $(CONFORMANCE) --kinto-venv "$$venv" --scenarios scripts/conformance/plugins/scenarios $(PLUGINS_SAMPLE); \
 	  $(CONFORMANCE) --kinto-venv "$$venv" --effects --redis "$$redis" --smtp "$$smtp"
+
+.PHONY: conformance-plugins-small
+conformance-plugins-small: PLUGINS_SAMPLE := --sample 9
+conformance-plugins-small: conformance-plugins ## the same with half of the scenarios, which differ by commit
 
 .PHONY: wounds
 wounds: build ## what real Kinto on PostgreSQL harms and quinto does not (docs/results/wounds.md); WOUNDS=small takes a minute
