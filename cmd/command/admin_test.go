@@ -1,12 +1,16 @@
 package command
 
 import (
+	"context"
+	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"quinto/internal/config"
 )
@@ -73,6 +77,33 @@ func TestPurgeDeletedOfOneNode(t *testing.T) {
 }
 
 // Any member takes a command; a stopped one is not opened alone.
+// A process that is stopped by a signal still has its socket; a command must not wait
+// for it for ever.
+func TestCommandsDoNotWaitForAHungNode(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.Mkdir(filepath.Join(dir, adminFolder), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	ln, err := net.Listen("unix", filepath.Join(dir, adminFolder, adminSocket)) // nobody accepts
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = ln.Close() }()
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond) // less than adminAlive
+	defer cancel()
+	var f adminFlags
+	c := &config.Config{Cluster: config.Cluster{DataDir: dir}}
+	for name, reach := range map[string]func() error{
+		"dial":    func() error { _, err := f.dial(ctx, c); return err },
+		"connect": func() error { _, err := f.connect(ctx, c); return err },
+	} {
+		var failed failure
+		if err := reach(); !errors.As(err, &failed) || !strings.Contains(err.Error(), "it hangs, or is stopped") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
 func TestAdminCommandsOnACluster(t *testing.T) {
 	dir := t.TempDir()
 	ini := filepath.Join(dir, "k.ini")

@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/spf13/cobra"
@@ -125,7 +126,7 @@ func (f *adminFlags) connect(ctx context.Context, c *config.Config) (adminConn, 
 	}
 	conn, err := dialAdmin(c.Cluster.DataDir)
 	if err == nil {
-		return conn, nil
+		return conn.alive(ctx)
 	}
 	if _, err := os.Stat(filepath.Join(c.Cluster.DataDir, storeFolder)); f.existing && errors.Is(err, fs.ErrNotExist) {
 		return nil, failure{fmt.Errorf("data folder %q is of no node", c.Cluster.DataDir)}
@@ -159,6 +160,27 @@ func dialAdmin(dataDir string) (*socketConn, error) {
 	s.client.Transport = &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return d.DialContext(ctx, "unix", path)
 	}}
+	return s, nil
+}
+
+// adminAlive bounds how long a running node may take to say that it is there. A call
+// itself has no bound: an import takes as long as it takes.
+const adminAlive = 10 * time.Second
+
+// alive returns s, or an error if the process does not answer at all: it was stopped
+// by a signal, or hangs. Any answer will do, and every version has one.
+func (s *socketConn) alive(ctx context.Context) (*socketConn, error) {
+	ctx, cancel := context.WithTimeout(ctx, adminAlive)
+	defer cancel()
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://node/", nil)
+	if err != nil {
+		return nil, errors.Join(err, s.close())
+	}
+	answer, err := s.client.Do(r)
+	if err != nil {
+		return nil, failure{errors.Join(fmt.Errorf("the process that serves the data folder does not answer: it hangs, or is stopped (%w)", errors.Unwrap(err)), s.close())}
+	}
+	_ = answer.Body.Close() // nobody reads it
 	return s, nil
 }
 

@@ -69,7 +69,7 @@ func memberCommands() []*cobra.Command {
 }
 
 // dial reaches the running node of the data folder. Unlike connect it never opens one.
-func (f *adminFlags) dial(c *config.Config) (*socketConn, error) {
+func (f *adminFlags) dial(ctx context.Context, c *config.Config) (*socketConn, error) {
 	if c.Memory {
 		return nil, errors.New("storage_backend is memory: such a node is always alone")
 	}
@@ -77,12 +77,12 @@ func (f *adminFlags) dial(c *config.Config) (*socketConn, error) {
 	if err != nil {
 		return nil, failure{fmt.Errorf("no process serves data folder %q: run the command where a node runs, with its --data (%w)", c.Cluster.DataDir, err)}
 	}
-	return conn, nil
+	return conn.alive(ctx)
 }
 
 // ask makes one call to the running node and decodes its answer.
 func (f *adminFlags) ask(ctx context.Context, c *config.Config, name string, in, out any) error {
-	conn, err := f.dial(c)
+	conn, err := f.dial(ctx, c)
 	if err != nil {
 		return err
 	}
@@ -138,7 +138,7 @@ func (f *memberFlags) change(c *cobra.Command, change cluster.Change) error {
 	if err != nil {
 		return err
 	}
-	conn, err := f.dial(settings)
+	conn, err := f.dial(c.Context(), settings)
 	if err != nil {
 		return err
 	}
