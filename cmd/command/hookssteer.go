@@ -9,11 +9,16 @@ import (
 	"io"
 	"net/http"
 	"slices"
+	"time"
 
 	"quinto/fsm"
 	"quinto/plugins"
 	"quinto/plugins/dispatch"
 )
+
+// steerTest bounds a test that was asked for over HTTP: the leader answers before the
+// node that passed the request on gives it up.
+const steerTest = 8 * time.Second
 
 // steering are the orders that POST /__hooks__/NAME/ORDER takes.
 var steering = []string{hooksPause, hooksResume, hooksReplay, hooksRedeliver, hooksTest, hooksForget}
@@ -125,7 +130,12 @@ func (n *Node) planTest(ctx context.Context, name string) (*plugins.RoutePlan, e
 	outcome, ok := plugins.Recall(ctx, testKey{name})
 	if !ok {
 		return nil, &plugins.Later{Work: func(ctx context.Context) error {
-			err := n.hooksTest(ctx, name)
+			inner, cancel := context.WithTimeout(ctx, steerTest)
+			defer cancel()
+			err := n.hooksTest(inner, name)
+			if err != nil && inner.Err() != nil {
+				err = fmt.Errorf("no answer within %v", steerTest)
+			}
 			plugins.Remember(ctx, testKey{name}, &testOutcome{err})
 			return ctx.Err()
 		}}

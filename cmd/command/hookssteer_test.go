@@ -3,6 +3,7 @@ package command
 import (
 	"encoding/base64"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -38,6 +39,11 @@ func TestHooksAreSteeredOverHTTP(t *testing.T) {
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/hook" {
 			hooked.Add(1)
+			if status.Load() == 0 { // it hangs, until it is left
+				_, _ = io.Copy(io.Discard, r.Body)
+				<-r.Context().Done()
+				return
+			}
 			w.WriteHeader(int(status.Load()))
 		}
 	}))
@@ -88,6 +94,9 @@ func TestHooksAreSteeredOverHTTP(t *testing.T) {
 		t.Errorf("%d calls for two tests", hooked.Load()-4)
 	}
 	steer("gate/test", "", 200, `{"taken":true}`)
+	status.Store(0)
+	steer("hook/test", "", 200, `{"taken":false,"error":"no answer within 8s"}`)
+	status.Store(204)
 	steer("hook/pause", "", 202, `paused by basicauth:`)
 	for _, bad := range []struct {
 		do, body string

@@ -198,7 +198,7 @@ func (h *hook) matches(values map[string]canon.Value) (bool, error) {
 		}
 		re, err := pattern(filter)
 		if err != nil {
-			return false, nil
+			return false, err
 		}
 		switch ok, err := re.MatchString(value); {
 		case err != nil:
