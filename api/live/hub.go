@@ -102,6 +102,8 @@ type Hub struct {
 
 	poll    *poller // nil: each stream has a goroutine that waits for its client
 	polling sync.WaitGroup
+
+	headroom [][]byte // see weigh
 }
 
 // New makes a Hub and starts its reader; Close ends it.

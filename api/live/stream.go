@@ -203,7 +203,9 @@ func (st *Stream) add() {
 		h.beat[st.beat][st] = struct{}{}
 	}
 	st.joined = true
-	if h.size++; h.size == 1 {
+	h.size++
+	h.weigh()
+	if h.size == 1 {
 		select {
 		case h.wake <- struct{}{}:
 		default:
@@ -237,6 +239,7 @@ func (st *Stream) leave() {
 	st.joined = false
 	h := st.hub
 	h.size--
+	h.weigh()
 	scope := st.watch.Scope()
 	if delete(h.topics[scope], st); len(h.topics[scope]) == 0 {
 		delete(h.topics, scope)

@@ -40,6 +40,7 @@ const (
 	openConns     = 64               // for writes at a fixed rate: more than are ever under way
 	rateShare     = 0.5              // of what the closed loop reaches without streams, is the fixed rate
 	rateStep      = 10               // the rate is a multiple of it
+	warming       = 4                // times as long as a leg writes as fast as it can: files reach their size
 	settle        = 5 * time.Second  // after streams came or went: what that left is collected
 	answerTimeout = 60 * time.Second // of anything that has to happen
 	auth          = "Basic YmVuY2g6c2VjcmV0"
