@@ -3,7 +3,9 @@
 package live
 
 // poller is what Linux has: elsewhere a stream has a goroutine that waits.
-type poller struct{}
+type poller struct {
+	armed map[uint64]*Stream // none
+}
 
 func newPoller() *poller { return nil }
 

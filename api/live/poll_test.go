@@ -54,11 +54,15 @@ func answers(t *testing.T, c net.Conn, kind ws.OpCode, payload string) {
 		t.Fatal(err)
 	}
 	for {
-		f, err := ws.ReadFrame(c)
+		header, err := ws.ReadHeader(c)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if f.Header.OpCode == kind && strings.HasPrefix(string(f.Payload), payload) {
+		got := make([]byte, header.Length)
+		if _, err := io.ReadFull(c, got); err != nil {
+			t.Fatal(err)
+		}
+		if header.OpCode == kind && strings.HasPrefix(string(got), payload) {
 			return
 		}
 	}
