@@ -171,9 +171,9 @@ sim-mutants: ## planted faults, each of which some seed must find (docs/results/
 	$(call script,sim) --mutants --out docs/results/sim-mutants.md
 
 .PHONY: faults-notify
-faults-notify: build notify-tools ## the leader killed 20 times between a delivery and its note: webhooks, also those of metadata, Redis, NATS and mail get everything, in order
+faults-notify: build notify-tools ## the leader killed 20 times between a delivery and its note: webhooks, also those of metadata, Redis, NATS and mail get everything, in order (docs/results/faults-notify.md)
 	go test -count=1 ./plugins/queue ./plugins/mail
-	$(call script,notify) --quinto $(BIN) --kills 20 --seed $(SEED)
+	$(call script,notify) --quinto $(BIN) --kills 20 --seed $(SEED) --out docs/results/faults-notify.md
 
 .PHONY: faults-notify-small
 faults-notify-small: build notify-tools ## the same with three kills

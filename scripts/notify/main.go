@@ -42,11 +42,12 @@ func main() {
 	kills := flag.Int("kills", 20, "kills of the leader")
 	seed := flag.Uint64("seed", 1, "what chance follows from")
 	cache := flag.String("cache", os.Getenv("QUINTO_CACHE"), "where scripts/lib/tools.sh installs (default: .cache)")
+	out := flag.String("out", "", "write a page of Markdown to `FILE`")
 	flag.Parse()
 	if *cache == "" {
 		*cache = ".cache"
 	}
-	if err := run(ctx, *binary, *cache, *kills, *seed); err != nil {
+	if err := run(ctx, *binary, *cache, *out, *kills, *seed); err != nil {
 		fmt.Fprintln(os.Stderr, "notify:", err)
 		os.Exit(1)
 	}
@@ -65,6 +66,9 @@ type world struct {
 	written                 map[string]bool // collection/record
 	struck                  []int           // kills after a delivery, by channel
 	next                    int
+	kills                   int // done
+	rows                    []row
+	took                    time.Duration
 }
 
 // plan is a cluster with the receivers that open starts.
@@ -73,7 +77,7 @@ type plan struct {
 	open func(w *world, ctx context.Context, dir string, t tools) ([]string, error)
 }
 
-func run(ctx context.Context, binary, cache string, kills int, seed uint64) (err error) {
+func run(ctx context.Context, binary, cache, out string, kills int, seed uint64) (err error) {
 	dir, err := os.MkdirTemp("", "quinto-notify-")
 	if err != nil {
 		return err
@@ -97,14 +101,18 @@ func run(ctx context.Context, binary, cache string, kills int, seed uint64) (err
 	} else {
 		fmt.Println("Postfix is left out: only root can run it")
 	}
-	errs := make([]error, len(plans))
+	worlds, errs := make([]*world, len(plans)), make([]error, len(plans))
 	var wg sync.WaitGroup
 	for i, p := range plans {
 		w := &world{name: p.name, binary: binary, chance: rand.New(rand.NewPCG(seed, uint64(i))), written: map[string]bool{}}
+		worlds[i] = w
 		wg.Go(func() { errs[i] = w.run(ctx, p, filepath.Join(dir, p.name), tools(cache), kills) })
 	}
 	wg.Wait()
-	return errors.Join(errs...)
+	if err := errors.Join(errs...); err != nil || out == "" {
+		return err
+	}
+	return write(out, seed, worlds)
 }
 
 func (w *world) run(ctx context.Context, p plan, dir string, t tools, kills int) error {
@@ -126,19 +134,19 @@ func (w *world) run(ctx context.Context, p plan, dir string, t tools, kills int)
 	if err := w.prepare(ctx); err != nil {
 		return err
 	}
-	done := 0
-	for w.struck = make([]int, len(w.channels)); slices.Min(w.struck) < kills; done++ {
-		if done == 3*kills {
-			return fmt.Errorf("%s: %d kills were after a delivery too seldom: %d", w.name, done, w.struck)
+	for w.struck = make([]int, len(w.channels)); slices.Min(w.struck) < kills; w.kills++ {
+		if w.kills == 3*kills {
+			return fmt.Errorf("%s: %d kills were after a delivery too seldom: %d", w.name, w.kills, w.struck)
 		}
-		if err := w.round(ctx, done); err != nil {
-			return fmt.Errorf("%s, kill %d: %w", w.name, done+1, err)
+		if err := w.round(ctx, w.kills); err != nil {
+			return fmt.Errorf("%s, kill %d: %w", w.name, w.kills+1, err)
 		}
 	}
 	if err := w.judge(ctx); err != nil {
 		return fmt.Errorf("%s: %w", w.name, err)
 	}
-	fmt.Printf("%s: %d kills of the leader in %.0f s: nothing missing, order kept, repeats have the id of the first\n", w.name, done, time.Since(begun).Seconds())
+	w.took = time.Since(begun)
+	fmt.Printf("%s: %d kills of the leader in %.0f s: nothing missing, order kept, repeats have the id of the first\n", w.name, w.kills, w.took.Seconds())
 	return nil
 }
 
@@ -326,7 +334,7 @@ func (w *world) write(ctx context.Context, records int, restart bool) error {
 
 // judge waits until everything has come, and checks ids and order.
 func (w *world) judge(ctx context.Context) error {
-	for _, c := range w.channels {
+	for i, c := range w.channels {
 		var got []arrival
 		err := w.until(ctx, c.name(), func() (err error) {
 			if got, err = c.read(ctx); err != nil {
@@ -353,9 +361,13 @@ func (w *world) judge(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if err := check(c.name(), got); err != nil {
+		r, err := check(c.name(), got)
+		if err != nil {
 			return err
 		}
+		fmt.Print(r.line())
+		r.kills = w.struck[i]
+		w.rows = append(w.rows, *r)
 	}
 	for _, h := range w.ills {
 		fmt.Println(h.title, "was answered", h.told())
@@ -365,28 +377,27 @@ func (w *world) judge(ctx context.Context) error {
 
 // check looks at first arrivals: the revisions of a collection rise. A repeat has the id
 // of the first, and no two changes have the same.
-func check(name string, got []arrival) error {
+func check(name string, got []arrival) (*row, error) {
 	ids, revisions, last := map[uint64]string{}, map[string]uint64{}, map[string]uint64{}
 	repeats := 0
 	for _, a := range got {
 		if first, ok := ids[a.revision]; ok {
 			repeats++
 			if first != a.id {
-				return fmt.Errorf("%s: revision %d came as %s and as %s", name, a.revision, first, a.id)
+				return nil, fmt.Errorf("%s: revision %d came as %s and as %s", name, a.revision, first, a.id)
 			}
 			continue
 		}
 		if other, ok := revisions[a.id]; ok {
-			return fmt.Errorf("%s: %s is the id of revisions %d and %d", name, a.id, other, a.revision)
+			return nil, fmt.Errorf("%s: %s is the id of revisions %d and %d", name, a.id, other, a.revision)
 		}
 		ids[a.revision], revisions[a.id] = a.id, a.revision
 		if a.revision <= last[a.collection] {
-			return fmt.Errorf("%s: in %s revision %d first came after %d", name, a.collection, a.revision, last[a.collection])
+			return nil, fmt.Errorf("%s: in %s revision %d first came after %d", name, a.collection, a.revision, last[a.collection])
 		}
 		last[a.collection] = a.revision
 	}
-	fmt.Printf("%-23s %d changes, %d repeats\n", name, len(ids), repeats)
-	return nil
+	return &row{name: name, changes: len(ids), repeats: repeats}, nil
 }
 
 // partsOf takes "/buckets/b/collections/c/records/r" apart.

@@ -7,12 +7,14 @@ import (
 	"crypto/tls"
 	"encoding/base64"
 	"fmt"
+	"maps"
 	"io"
 	"math/rand/v2"
 	"net"
 	"net/http"
 	"os/exec"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -201,7 +203,11 @@ func (h *hook) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func (h *hook) told() string {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return fmt.Sprint(h.moods)
+	var all []string
+	for _, mood := range slices.Sorted(maps.Keys(h.moods)) {
+		all = append(all, fmt.Sprintf("%s %d times", mood, h.moods[mood]))
+	}
+	return strings.Join(all, ", ")
 }
 
 // goOn waits a moment and resumes: a leader notes the pause within the second after a 410,
