@@ -18,22 +18,28 @@ func covers(d plugins.Delivery, p fsm.Path) bool {
 	return slices.ContainsFunc(d.Impacted, func(i plugins.Impacted) bool { return i.Event.Path == p })
 }
 
+// failingAt is a cluster with a leader, and a receiver that fails with err at the
+// deliveries that begin with p, as long as broken is set.
+func failingAt(t *testing.T, p fsm.Path, err error) (c *cluster, n *node, r *receiver, broken *atomic.Bool) {
+	t.Helper()
+	c, r, broken = newCluster(t), &receiver{name: "hook"}, new(atomic.Bool)
+	n = &node{c}
+	c.lead(n)
+	broken.Store(true)
+	r.failWith(func(d plugins.Delivery) error {
+		if d.Event.Path == p && broken.Load() {
+			return err
+		}
+		return nil
+	})
+	return c, n, r, broken
+}
+
 // One request that creates several collections is one event, as in Kinto, though each
 // has a lane. It waits for what is before it in each of them, what is behind it waits for
 // it, and collections beside it wait for nothing.
 func TestGroupOfSeveralLanes(t *testing.T) {
-	c := newCluster(t)
-	n := &node{c}
-	c.lead(n)
-	r := &receiver{name: "hook"}
-	var broken atomic.Bool
-	broken.Store(true)
-	r.failWith(func(d plugins.Delivery) error {
-		if d.Event.Path == record(2, 0) && broken.Load() {
-			return errors.New("not now")
-		}
-		return nil
-	})
+	c, n, r, broken := failingAt(t, record(2, 0), errors.New("not now"))
 	first := start(t, quick(n, grouping{r}))
 	until(t, "the notifier is registered", func() bool { return c.notifier("hook").Name != "" })
 	c.request("zero", put(record(2, 0), `{}`))
@@ -67,18 +73,7 @@ func TestGroupOfSeveralLanes(t *testing.T) {
 
 // A lane that waits for one that fails fills the memory no more than that one does.
 func TestTiedLaneHoldsUpNoOther(t *testing.T) {
-	c := newCluster(t)
-	n := &node{c}
-	c.lead(n)
-	r := &receiver{name: "hook"}
-	var broken atomic.Bool
-	broken.Store(true)
-	r.failWith(func(d plugins.Delivery) error {
-		if d.Event.Path == record(2, 0) && broken.Load() {
-			return errors.New("not now")
-		}
-		return nil
-	})
+	c, n, r, broken := failingAt(t, record(2, 0), errors.New("not now"))
 	o := quick(n, grouping{r})
 	o.QueueEvents = 4
 	start(t, o)
@@ -212,18 +207,7 @@ func kintosGroups(t *testing.T, c *cluster) (all []string) {
 // A group of several lanes that is given up is one dead letter, which holds nobody up; sent
 // again it is whole.
 func TestDeadLetterOfSeveralLanes(t *testing.T) {
-	c := newCluster(t)
-	n := &node{c}
-	c.lead(n)
-	r := &receiver{name: "hook"}
-	var broken atomic.Bool
-	broken.Store(true)
-	r.failWith(func(d plugins.Delivery) error {
-		if d.Event.Path == collection(1) && broken.Load() {
-			return plugins.Permanent(errors.New("never"))
-		}
-		return nil
-	})
+	c, n, r, broken := failingAt(t, collection(1), plugins.Permanent(errors.New("never")))
 	start(t, quick(n, grouping{r}))
 	until(t, "the notifier is registered", func() bool { return c.notifier("hook").Name != "" })
 	c.request("one", put(collection(1), `{}`), put(collection(2), `{}`), put(record(2, 1), `{}`))

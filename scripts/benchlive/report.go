@@ -51,8 +51,8 @@ func (m *measurement) method(b *strings.Builder) {
 	fmt.Fprintf(b, "- **At a fixed rate**, for %.0f s: %.0f writes a second, %.0f%% of what the other way reached without streams before the first leg. The moments at which writes are due are drawn\n"+
 		"  beforehand (a Poisson process), and are the same with streams and without. Time counts from when a write was due, so that a write which has to wait is not left out. This is how a node is used that has room left,\n"+
 		"  and what it takes there is what streams add to the time of a write.\n", m.size.open.Seconds(), m.rate, rateShare*100)
-	fmt.Fprintf(b, "- **As fast as they can**, for %.0f s: %d writers, each of which sends as soon as its last write is answered. Both cores are then busy all the time with node and clients, so what the streams\n"+
-		"  and their receiver compute is taken from the writers, and the p99 says who got the cores.\n\n", m.size.closed.Seconds(), closedWriters)
+	fmt.Fprintf(b, "- **As fast as they can**, for %.0f s: %d writers, each of which sends as soon as its last write is answered. Where that keeps the cores busy, what the streams\n"+
+		"  and their receiver compute is taken from the writers.\n\n", m.size.closed.Seconds(), closedWriters)
 	fmt.Fprintf(b, "The clients are two processes on the same cores, each one thread that waits for its sockets: one has all streams, one writes. In each leg with streams each write came to each of the %d streams on the\n"+
 		"written collection exactly once; a run in which one is missing fails.\n", watchers)
 }
