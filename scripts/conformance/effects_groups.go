@@ -11,7 +11,7 @@ func ofSeveralLists() []effectStep {
 	const fx, hook = "/buckets/fx", `{"data":{"kinto-emailer":{"hooks":[{"resource_name":"collection","subject":"of %s","template":"{collection_id} {action}","recipients":["carol@example.com"]}]}}}`
 	put := func(path, body string) string { return fmt.Sprintf(`{"method":"PUT","path":%q,"body":%s}`, path, body) }
 	batch := func(parts ...string) effectStep {
-		return effectStep{"POST", "/batch", `{"requests":[` + strings.Join(parts, ",") + `]}`, true}
+		return effectStep{"POST", "/batch", `{"requests":[` + strings.Join(parts, ",") + `]}`}
 	}
 	const empty = `{"data":{}}`
 	return []effectStep{
@@ -24,12 +24,12 @@ func ofSeveralLists() []effectStep {
 		batch(put("/buckets/fy", `{"data":{"a":1}}`), put("/buckets/fz", `{"data":{"a":1}}`)),
 		batch(put("/accounts/ann", `{"data":{"password":"123456"}}`), put("/accounts/ben", `{"data":{"password":"123456"}}`)),
 		batch(put("/accounts/ann", `{"data":{"password":"1234567"}}`), put("/accounts/ben", `{"data":{"password":"1234567"}}`)),
-		{"GET", "/buckets/default", "", true},
+		{"GET", "/buckets/default", ""},
 		batch(put("/buckets/default/collections/d1/records/r", empty), put("/buckets/default/collections/d2/records/r", empty), put("/buckets/default/collections/d2/records/s", empty)),
 		batch(put("/buckets/fy/collections/d", empty), put("/buckets/fy/collections/e", empty)),
-		{"DELETE", "/buckets/fy/collections", "", true},
-		{"DELETE", "/accounts", "", true},
-		{"DELETE", "/buckets", "", true},
+		{"DELETE", "/buckets/fy/collections", ""},
+		{"DELETE", "/accounts", ""},
+		{"DELETE", "/buckets", ""},
 	}
 }
 
