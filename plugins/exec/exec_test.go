@@ -25,7 +25,12 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 func load(t *testing.T, script string, params map[string]string) (*Exec, error) {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "hook")
-	if err := os.WriteFile(path, []byte("#!/bin/sh\n"+script), 0o700); err != nil {
+	// A child that another test forks while the file is open would hold it open until it
+	// is a program itself, and a file that is written cannot be run (ETXTBSY).
+	syscall.ForkLock.RLock()
+	err := os.WriteFile(path, []byte("#!/bin/sh\n"+script), 0o700)
+	syscall.ForkLock.RUnlock()
+	if err != nil {
 		t.Fatal(err)
 	}
 	s := plugins.Settings{Name: "index", Use: Name, Params: map[string]string{"command": path + " one two"}}
