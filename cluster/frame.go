@@ -30,6 +30,7 @@ const (
 	callSettings  callType = 16 // marks of this node's settings, for the leader to compare
 	callMember    callType = 7  // a change of membership or leadership, for the leader
 	callMarks     callType = 17 // this node's rolling hashes, to be compared
+	callEntries   callType = 18 // committed entries of the log, for the archive
 )
 
 // callStatusCode is how a call ended. Numbers are for ever.

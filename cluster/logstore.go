@@ -26,6 +26,10 @@ type logStore struct {
 	inner raft.LogStore
 	mark  *logMark // of the WAL only
 	cache logCache
+	// needed returns the first entry that must stay when the log is cut from its
+	// begin on, with the end of the log and the mean size of an entry in bytes; nil:
+	// none has to.
+	needed func(last uint64, mean int64) uint64
 
 	bytes   atomic.Int64 // stored since the process began
 	entries atomic.Int64
@@ -119,13 +123,37 @@ func (s *logStore) StoreLogs(logs []*raft.Log) error {
 	return s.mark.stored(logs[len(logs)-1].Index)
 }
 
-// DeleteRange is raft.LogStore's.
+// DeleteRange is raft.LogStore's. It deletes less when the log is cut behind a snapshot
+// and entries are still needed: Raft asks what there is, so more is as good. It is here,
+// not in the number of entries that Raft leaves, as that one counts from the end that
+// the log has by the time of the cut.
 func (s *logStore) DeleteRange(from, to uint64) error {
+	to, err := s.spare(from, to)
+	if err != nil || to < from {
+		return err
+	}
 	s.cache.drop(to)
 	if err := s.mark.deleting(s.inner, from, to); err != nil {
 		return err
 	}
 	return s.inner.DeleteRange(from, to)
+}
+
+// spare returns up to where a range that is to be deleted may be. An end that another
+// leader overwrites and a whole log that a snapshot replaces have to go.
+func (s *logStore) spare(from, to uint64) (uint64, error) {
+	if s.needed == nil {
+		return to, nil
+	}
+	first, err := s.inner.FirstIndex()
+	if err != nil {
+		return 0, err
+	}
+	last, err := s.inner.LastIndex()
+	if err != nil || from > first || to >= last {
+		return to, err
+	}
+	return min(to, s.needed(last, s.bytes.Load()/max(s.entries.Load(), 1))-1), nil
 }
 
 // verify reads the whole log once, before Raft does, so that a damaged record

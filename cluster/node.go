@@ -90,6 +90,9 @@ func Open(cfg Config, f *fsm.FSM, st *store.Store) (*Node, error) {
 	if n.logs, n.stable, n.closeLog, err = openLog(&n.cfg); err != nil {
 		return nil, err
 	}
+	if n.cfg.ArchiveHoldBytes > 0 {
+		n.logs.needed = n.neededByArchive
+	}
 	if err := n.checkState(); err != nil {
 		return nil, errors.Join(err, n.closeLog())
 	}
@@ -191,6 +194,7 @@ func (n *Node) Start() error {
 		callForward: n.serveForward, callReadIndex: n.serveReadIndex,
 		callJoin: n.serveJoin, callStatus: n.serveStatus, callTerm: n.serveTerm,
 		callPropose: n.servePropose, callSettings: n.serveSettings, callMember: n.serveChange, callMarks: n.serveMarks,
+		callEntries: n.serveEntries,
 	}}
 	n.client = newClient(func(ctx context.Context, name, addr string) (net.Conn, error) {
 		return n.mux.dial(ctx, channelRPC, name, addr)

@@ -244,7 +244,7 @@ func TestStrangersAreRefusedByTheirCertificates(t *testing.T) {
 	defer g.close()
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
-	for _, kind := range []callType{callForward, callReadIndex, callStatus, callTerm, callPropose, callSettings} {
+	for _, kind := range []callType{callForward, callReadIndex, callStatus, callTerm, callPropose, callSettings, callMember, callMarks, callEntries} {
 		if f, err := g.call(ctx, n.cfg.Name, n.ClusterAddr(), kind, []byte("x")); err != nil || f.status != statusUnknown {
 			t.Errorf("call %d of no member: %+v %v", kind, f, err)
 		}

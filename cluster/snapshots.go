@@ -30,7 +30,7 @@ func (n *Node) snapshotLoop() {
 		if newEntries == 0 || (newBytes < n.cfg.SnapshotBytes && newEntries < int64(n.cfg.SnapshotEntries)) {
 			continue
 		}
-		n.setTrailing(newBytes/newEntries, newEntries)
+		n.setTrailing(newBytes / newEntries)
 		err := n.raft.Snapshot().Error()
 		if err != nil && !errors.Is(err, raft.ErrNothingNewToSnapshot) {
 			n.log.Warn("snapshot failed, nothing is truncated", "error", err)
@@ -41,11 +41,11 @@ func (n *Node) snapshotLoop() {
 }
 
 // setTrailing bounds what stays behind a snapshot in bytes, by the mean size of
-// the latest entries, of which there were so many since the last snapshot.
-func (n *Node) setTrailing(mean, entries int64) {
+// the latest entries.
+func (n *Node) setTrailing(mean int64) {
 	keep := uint64(n.cfg.TrailingBytes / max(mean, 1))
 	rc := n.raft.ReloadableConfig()
-	rc.TrailingLogs = max(min(max(keep, minTrailing), n.cfg.TrailingEntries), n.heldForArchive(max(mean, 1), uint64(entries)))
+	rc.TrailingLogs = min(max(keep, minTrailing), n.cfg.TrailingEntries)
 	if err := n.raft.ReloadConfig(rc); err != nil {
 		n.log.Warn("trailing entries", "error", err)
 	}

@@ -50,6 +50,7 @@ func TestFormatsDoNotChange(t *testing.T) {
 			Clock: 5, LastIndex: 6, Received: 7, Unpacking: true, Writable: true, Gossip: "g:1", Alarms: []alarm{{"n2", "stuck"}}}).encode()},
 		{"status archived", (&nodeStatus{Name: "n1", Archived: 300}).encode()},
 		{"change", (&Change{Action: ActionRemove, Name: "n3", Force: true}).encode()},
+		{"entries", encodeEntries([]*raft.Log{{Index: 300, Term: 2, Type: raft.LogCommand, Data: []byte("x")}, {Index: 301, Term: 3, Type: raft.LogNoop}})},
 		{"log checksum", checksum},
 		{"stable value", stable.v},
 		{"identity", id},

@@ -196,7 +196,7 @@ func (a *archiver) rest() {
 	defer cancel()
 	for full := true; full; {
 		var err error
-		if full, err = a.fill(at); err == nil && a.open.Last() != 0 {
+		if full, err = a.fill(ctx, at); err == nil && a.open.Last() != 0 {
 			err = a.ship(ctx)
 		}
 		if err != nil {
@@ -237,7 +237,7 @@ func (a *archiver) once(ctx context.Context) error {
 		}
 	}
 	for {
-		full, err := a.fill(at)
+		full, err := a.fill(ctx, at)
 		if errors.Is(err, cluster.ErrCompacted) {
 			if a.open.Last() != 0 { // what is before the gap is not lost
 				if err := a.ship(ctx); err != nil {
@@ -260,14 +260,14 @@ func (a *archiver) once(ctx context.Context) error {
 
 // fill adds entries up to where the state stands, and reports whether the segment is as
 // large as it may be.
-func (a *archiver) fill(at fsm.StateInfo) (full bool, err error) {
+func (a *archiver) fill(ctx context.Context, at fsm.StateInfo) (full bool, err error) {
 	from := max(a.next, a.open.Last()+1)
 	full = int64(a.open.Len()) >= a.s.c.SegmentBytes
 	if from > at.Index || full {
 		return full, nil
 	}
 	var failed error
-	err = a.n.cluster.Entries(from, at.Index, func(l *raft.Log) bool {
+	err = a.n.cluster.Entries(ctx, from, at.Index, func(l *raft.Log) bool {
 		if a.open.Last() == 0 {
 			a.opened = time.Now()
 			a.wait(a.opened)
@@ -326,7 +326,7 @@ func (a *archiver) find(ctx context.Context, at fsm.StateInfo) error {
 		}
 	}
 	if base == nil {
-		return a.anew(ctx)
+		return a.first(ctx, at)
 	}
 	end := base.Index // of what is archived
 	if last != nil {
@@ -344,7 +344,7 @@ func (a *archiver) find(ctx context.Context, at fsm.StateInfo) error {
 		}
 		end = last.Last
 	}
-	err = a.has(end+1, at.Index)
+	err = a.has(ctx, end+1, at.Index)
 	switch {
 	case err == nil:
 		a.begin(end + 1)
@@ -352,8 +352,8 @@ func (a *archiver) find(ctx context.Context, at fsm.StateInfo) error {
 	case !errors.Is(err, cluster.ErrCompacted):
 		return err
 	case last == nil: // the log was not archived then: no promise is broken
-		return a.anew(ctx)
-	case base.Index > end && a.has(base.Index+1, at.Index) == nil: // whoever made it knows of the gap
+		return a.first(ctx, at)
+	case base.Index > end && a.has(ctx, base.Index+1, at.Index) == nil: // whoever made it knows of the gap
 		a.begin(base.Index + 1)
 		return nil
 	default:
@@ -363,8 +363,8 @@ func (a *archiver) find(ctx context.Context, at fsm.StateInfo) error {
 
 // has reports whether this node's log still has the entry from, if there is one up to
 // to; cluster.ErrCompacted: it has not.
-func (a *archiver) has(from, to uint64) error {
-	return a.n.cluster.Entries(from, to, func(*raft.Log) bool { return false })
+func (a *archiver) has(ctx context.Context, from, to uint64) error {
+	return a.n.cluster.Entries(ctx, from, to, func(*raft.Log) bool { return false })
 }
 
 // newest returns the head of the newest archive of this life; nil: there is none.
@@ -384,7 +384,7 @@ func (a *archiver) agrees(ctx context.Context, s *backup.Segment) error {
 	if err := chain.Read(ctx, s, func(e backup.Entry) error { end = e; return nil }, nil); err != nil {
 		return err
 	}
-	err := a.n.cluster.Entries(end.Index, end.Index, func(l *raft.Log) bool {
+	err := a.n.cluster.Entries(ctx, end.Index, end.Index, func(l *raft.Log) bool {
 		if l.Term != end.Term {
 			end.Index = 0
 		}
@@ -405,16 +405,32 @@ func (a *archiver) gap(ctx context.Context, cause error) error {
 	text := oneLine(cause)
 	a.log.Error("a gap in the archive of the log: moments in it cannot be restored; a new archive is made", "error", text)
 	a.note(func(s *archiveState) { s.Gaps++; s.Gap = time.Now().UTC().Format(time.RFC3339) + " " + text })
+	a.s.making.Lock()
+	defer a.s.making.Unlock()
 	return a.anew(ctx)
 }
 
-// anew makes an archive of the state and goes on behind it.
+// first begins the first row of segments, behind the archive that the schedule has made
+// meanwhile, if it has: behind another one there would be a gap between the two.
+func (a *archiver) first(ctx context.Context, at fsm.StateInfo) error {
+	a.s.making.Lock()
+	defer a.s.making.Unlock()
+	base, err := a.newest(ctx)
+	if err != nil {
+		return err
+	}
+	if base != nil && a.has(ctx, base.Index+1, at.Index) == nil {
+		a.begin(base.Index + 1)
+		return nil
+	}
+	return a.anew(ctx)
+}
+
+// anew makes an archive of the state and goes on behind it; a.s.making is held.
 func (a *archiver) anew(ctx context.Context) error {
 	a.open = new(backup.SegmentBuilder)
 	a.wait(time.Now())
 	a.n.cluster.Archived(a.n.state.Applied()) // what comes from now on is needed
-	a.s.making.Lock()
-	defer a.s.making.Unlock()
 	h, err := a.s.make(ctx, a.cluster)
 	if err != nil {
 		return a.s.fail(err)

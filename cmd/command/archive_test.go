@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"quinto/fsm"
 	"quinto/internal/backup"
 	"quinto/internal/config"
 )
@@ -276,5 +277,41 @@ func TestPointInTimeFromS3(t *testing.T) {
 	}
 	if out := good(t, "restore", "--from", place, "--to", revision, "--data", filepath.Join(dir, "new")); !strings.Contains(out, "up to revision "+revision) {
 		t.Errorf("%q", out)
+	}
+}
+
+// The schedule and the archiver find an empty place at the same moment: one archive is
+// made, and the log goes on behind it. With one from each there would be a gap between.
+func TestScheduleAndArchiverBeginTogether(t *testing.T) {
+	place := filepath.Join(t.TempDir(), "archives")
+	ini := filepath.Join(t.TempDir(), "k.ini")
+	text := "[server:main]\nhost = 127.0.0.1\n[app:main]\nkinto.storage_backend = kinto.core.storage.memory\nkinto.userid_hmac_secret = a\nquinto.backup_node = nobody\nquinto.archive_log = true\nquinto.backup_to = " + place + "\n"
+	if err := os.WriteFile(ini, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c, err := config.Load(config.Options{Path: ini, Flags: map[string]string{config.PortKey: "0"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	n, err := OpenNode(t.Context(), NodeOptions{Config: c})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = n.Close() })
+	if err := n.WaitReady(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := n.backups.once(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := n.cluster.Propose(t.Context(), fsm.Txn{Now: n.cluster.Now(), Ops: []fsm.Op{{Type: fsm.OpPut, Path: "/buckets/b", Data: []byte("{}")}}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := n.archive.first(t.Context(), n.state.Position()); err != nil {
+		t.Fatal(err)
+	}
+	base, err := n.archive.newest(t.Context())
+	if err != nil || base == nil || n.archive.next != base.Index+1 || n.backups.status().Made != 1 {
+		t.Errorf("the log goes on at %d behind %+v, %d archives, %v", n.archive.next, base, n.backups.status().Made, err)
 	}
 }
