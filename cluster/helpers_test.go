@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
@@ -18,6 +17,7 @@ import (
 
 	"quinto/fsm"
 	"quinto/fsm/store"
+	"quinto/internal/freeport"
 )
 
 func TestMain(m *testing.M) {
@@ -42,26 +42,14 @@ func know(nodes []*testNode) {
 	}
 }
 
-// freeAddr returns a loopback address that was free a moment ago, below the
-// range of outgoing connections.
+// freeAddr returns a loopback address on which nobody listens.
 func freeAddr(t testing.TB) string {
 	t.Helper()
-	for range 100 {
-		addr := fmt.Sprintf("127.0.0.1:%d", 15000+rand.N(15000))
-		ln, err := net.Listen("tcp", addr)
-		if err != nil {
-			continue
-		}
-		udp, err := net.ListenPacket("udp", addr)
-		_ = ln.Close()
-		if err != nil {
-			continue
-		}
-		_ = udp.Close()
-		return addr
+	addr, err := freeport.Addr()
+	if err != nil {
+		t.Fatal(err)
 	}
-	t.Fatal("no free port")
-	return ""
+	return addr
 }
 
 func testConfig(t testing.TB, name string) Config {

@@ -5,7 +5,6 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
-	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -160,27 +159,11 @@ func TestBadWires(t *testing.T) {
 	}
 }
 
-func freePorts(t *testing.T, n int) (ports []string) {
-	t.Helper()
-	for i := range n {
-		for port := 20000 + 97*i + os.Getpid()%1000; ; port++ {
-			ln, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
-			if err != nil {
-				continue
-			}
-			_ = ln.Close()
-			ports = append(ports, fmt.Sprintf("127.0.0.1:%d", port))
-			break
-		}
-	}
-	return ports
-}
-
 // Two nodes from the command line, protected on all ports, whose settings differ:
 // status names the setting, and a wrong one is never shown by its value.
 func TestProtectedClusterFromTheCommandLine(t *testing.T) {
 	dir := certificates(t, "n1", "n2")
-	ports := freePorts(t, 4)
+	ports := []string{freePort(t), freePort(t), freePort(t), freePort(t)}
 	ini := func(name, more string) string {
 		path := filepath.Join(t.TempDir(), name+".ini")
 		text := "[server:main]\nhost = 127.0.0.1\n[app:main]\nkinto.userid_hmac_secret = s\nmultiauth.policies = basicauth\n" +

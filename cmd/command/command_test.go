@@ -19,6 +19,7 @@ import (
 
 	"quinto/api"
 	"quinto/internal/config"
+	"quinto/internal/freeport"
 )
 
 func TestMain(m *testing.M) {
@@ -328,12 +329,11 @@ func TestBaseURL(t *testing.T) {
 
 func freePort(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	addr, err := freeport.Addr()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = l.Close() }()
-	return l.Addr().String()
+	return addr
 }
 
 // Three nodes by their flags are one service: what one takes all show, and their

@@ -48,6 +48,7 @@ var arrows = []arrow{
 	{"internal/testcluster", []string{"*"}, ""},
 	{"internal/clients", []string{"internal/checker"}, "the clients of the tests know the protocol and what a history is, and reach nodes as they are told"},
 	{"internal/checker", nil, "the judge knows what is promised, not how it is done"},
+	{"internal/freeport", nil, "ports for tests and scripts depend on nothing that is tested"},
 	{"internal/mutants", nil, "planted faults are texts: they know what they spoil by its file only"},
 	{"internal/lint", nil, "the rules do not depend on what they judge"},
 	{"scripts/*", []string{"*"}, ""},

@@ -7,8 +7,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -16,13 +14,6 @@ import (
 	"strings"
 	"sync"
 	"time"
-)
-
-// Ports are taken from below the ephemeral range: an outgoing connection
-// cannot take one between the probe and the start of the node.
-const (
-	portLow  = 12_000
-	portHigh = 31_000
 )
 
 // Options of a cluster. The zero value is a lone node without further settings.
@@ -86,24 +77,6 @@ func (c *Cluster) Add(name string) (*Node, error) {
 	n.Dir = filepath.Join(c.opt.Dir, fmt.Sprintf("%s-%d", name, len(c.Nodes)))
 	c.Nodes = append(c.Nodes, n)
 	return n, os.MkdirAll(n.Dir, 0o700)
-}
-
-func freePort() (int, error) {
-	for range 200 {
-		port := portLow + rand.IntN(portHigh-portLow)
-		l, err := net.Listen("tcp4", fmt.Sprintf("127.0.0.1:%d", port))
-		if err != nil {
-			continue
-		}
-		u, err := net.ListenPacket("udp4", fmt.Sprintf("127.0.0.1:%d", port))
-		if err == nil {
-			err = u.Close()
-		}
-		if err := errors.Join(err, l.Close()); err == nil {
-			return port, nil
-		}
-	}
-	return 0, errors.New("testcluster: no free port")
 }
 
 // Start starts every node and waits until all serve.

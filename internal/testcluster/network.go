@@ -8,6 +8,8 @@ import (
 	"net/http"
 	"os/exec"
 	"time"
+
+	"quinto/internal/freeport"
 )
 
 // ErrNoNetwork says why nodes cannot have network namespaces of their own here;
@@ -110,11 +112,10 @@ func (n *Node) settle() error {
 		return nil
 	}
 	for _, addr := range []*string{&n.HTTP, &n.Peer, &n.Gossip} {
-		port, err := freePort()
-		if err != nil {
+		var err error
+		if *addr, err = freeport.Addr(); err != nil {
 			return err
 		}
-		*addr = fmt.Sprintf("127.0.0.1:%d", port)
 	}
 	n.place.Store(&place{n.HTTP, http.DefaultClient})
 	return nil

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -16,6 +15,7 @@ import (
 
 	"quinto/cmd/command"
 	"quinto/internal/config"
+	"quinto/internal/freeport"
 	"quinto/plugins"
 	"quinto/plugins/accounts"
 )
@@ -34,16 +34,15 @@ kinto.account_read_principals = account:admin
 quinto.request_timeout_seconds = 120
 `
 
-// ports reserves TCP ports.
+// ports returns addresses on which nobody listens.
 func ports(t *testing.T, n int) (all []string) {
 	t.Helper()
 	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
+		addr, err := freeport.Addr()
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer func() { _ = l.Close() }()
-		all = append(all, l.Addr().String())
+		all = append(all, addr)
 	}
 	return all
 }

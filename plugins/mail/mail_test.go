@@ -13,7 +13,6 @@ import (
 	"encoding/pem"
 	"fmt"
 	"math/big"
-	mrand "math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -23,6 +22,7 @@ import (
 	"time"
 
 	"quinto/fsm"
+	"quinto/internal/freeport"
 	"quinto/plugins"
 )
 
@@ -64,16 +64,17 @@ func startSMTP(t testing.TB, args ...string) *smtpServer {
 		t.Skip("aiosmtpd is not installed: scripts/lib/tools.sh smtp")
 	}
 	s := &smtpServer{t: t, out: filepath.Join(t.TempDir(), "mails")}
-	for range 10 { // the port may be taken
-		s.port = fmt.Sprint(20000 + mrand.IntN(10000))
-		s.args = append([]string{python, "-B", filepath.Join("..", "..", "scripts", "lib", "smtp", "server.py"), "--port", s.port, "--out", s.out}, args...)
-		if s.start() {
-			t.Cleanup(s.stop)
-			return s
-		}
+	port, err := freeport.Get()
+	if err != nil {
+		t.Fatal(err)
 	}
-	t.Fatal("the SMTP server does not start")
-	return nil
+	s.port = fmt.Sprint(port)
+	s.args = append([]string{python, "-B", filepath.Join("..", "..", "scripts", "lib", "smtp", "server.py"), "--port", s.port, "--out", s.out}, args...)
+	if !s.start() {
+		t.Fatal("the SMTP server does not start")
+	}
+	t.Cleanup(s.stop)
+	return s
 }
 
 func (s *smtpServer) start() bool {
@@ -83,7 +84,7 @@ func (s *smtpServer) start() bool {
 	if err := s.cmd.Start(); err != nil {
 		s.t.Fatal(err)
 	}
-	for range 300 {
+	for range 1200 {
 		if c, err := net.DialTimeout("tcp", "127.0.0.1:"+s.port, time.Second); err == nil {
 			_ = c.Close()
 			return true

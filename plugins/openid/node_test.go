@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -26,8 +25,8 @@ import (
 
 	"quinto/cmd/command"
 	"quinto/internal/config"
+	"quinto/internal/freeport"
 	"quinto/plugins"
-
 	_ "quinto/plugins/accounts"
 	_ "quinto/plugins/admin"
 	_ "quinto/plugins/defaultbucket"
@@ -102,16 +101,15 @@ multiauth.policy.idp.client_secret = top
 kinto.bucket_create_principals = system.Authenticated
 `
 
-// ports reserves TCP ports.
+// ports returns addresses on which nobody listens.
 func ports(t *testing.T, n int) (all []string) {
 	t.Helper()
 	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
+		addr, err := freeport.Addr()
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer func() { _ = l.Close() }()
-		all = append(all, l.Addr().String())
+		all = append(all, addr)
 	}
 	return all
 }

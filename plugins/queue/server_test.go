@@ -3,13 +3,14 @@ package queue
 import (
 	"context"
 	"fmt"
-	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"testing"
 	"time"
+
+	"quinto/internal/freeport"
 )
 
 // server is a real one in a process of its own.
@@ -42,20 +43,16 @@ func program(t testing.TB, name, tool string) string {
 
 func startServer(t testing.TB, path string, args func(port int) []string) *server {
 	t.Helper()
-	for range 10 { // the port may be taken
-		port := 20000 + rand.IntN(10000)
-		s := &server{t: t, path: path, args: args(port), addr: fmt.Sprintf("127.0.0.1:%d", port)}
-		if c, err := net.DialTimeout("tcp", s.addr, time.Second); err == nil {
-			_ = c.Close()
-			continue
-		}
-		if s.start() {
-			t.Cleanup(s.stop)
-			return s
-		}
+	port, err := freeport.Get()
+	if err != nil {
+		t.Fatal(err)
 	}
-	t.Fatalf("%s does not start", path)
-	return nil
+	s := &server{t: t, path: path, args: args(port), addr: fmt.Sprintf("127.0.0.1:%d", port)}
+	if !s.start() {
+		t.Fatalf("%s does not start", path)
+	}
+	t.Cleanup(s.stop)
+	return s
 }
 
 func (s *server) start() bool {
@@ -63,7 +60,7 @@ func (s *server) start() bool {
 	if err := s.cmd.Start(); err != nil {
 		s.t.Fatal(err)
 	}
-	for range 300 {
+	for range 1200 {
 		if c, err := net.DialTimeout("tcp", s.addr, time.Second); err == nil {
 			_ = c.Close()
 			return true

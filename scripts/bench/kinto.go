@@ -12,6 +12,7 @@ import (
 	"strings"
 	"syscall"
 
+	"quinto/internal/freeport"
 	"quinto/internal/testcluster"
 )
 
@@ -84,7 +85,7 @@ func startKinto(ctx context.Context, venv, dir string) (_ *kinto, err error) {
 	if _, err := command(quiet(exec.CommandContext(ctx, filepath.Join(venv, "bin", "kinto"), "migrate", "--ini", ini))); err != nil {
 		return nil, err
 	}
-	port, err := freePort()
+	port, err := freeport.Get()
 	if err != nil {
 		return nil, err
 	}

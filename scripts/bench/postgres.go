@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 	"strconv"
 	"syscall"
+
+	"quinto/internal/freeport"
 )
 
 // postgresSettings are the server's, beside PostgreSQL's defaults: durable as quinto is, with more cache than its
@@ -34,7 +36,7 @@ type postgres struct {
 // root (PostgreSQL refuses root), else as the same user.
 func startPostgres(ctx context.Context, bin, dir string) (_ *postgres, err error) {
 	pg := &postgres{bin: bin, dir: filepath.Join(dir, "pg")}
-	if pg.port, err = freePort(); err != nil {
+	if pg.port, err = freeport.Get(); err != nil {
 		return nil, err
 	}
 	if err := os.Mkdir(pg.dir, 0o755); err != nil {

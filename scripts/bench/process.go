@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
-	"net"
 	"os"
 	"os/exec"
 	"strings"
@@ -18,9 +16,6 @@ const (
 	startTimeout = 120 * time.Second
 	stopTimeout  = 5 * time.Second
 	startPoll    = 50 * time.Millisecond
-	portLow      = 12_000 // below the kernel's ephemeral ports: an outgoing connection cannot take one meanwhile
-	portHigh     = 31_000
-	portTries    = 100
 	logTailBytes = 2000
 )
 
@@ -103,18 +98,6 @@ func (p *process) stop(sig syscall.Signal) error {
 	}
 	<-p.done
 	return err
-}
-
-// freePort finds a loopback port that nobody listens on.
-func freePort() (int, error) {
-	for range portTries {
-		port := portLow + rand.IntN(portHigh-portLow)
-		l, err := net.Listen("tcp4", fmt.Sprintf("127.0.0.1:%d", port))
-		if err == nil {
-			return port, l.Close()
-		}
-	}
-	return 0, errors.New("no free port on 127.0.0.1")
 }
 
 // command runs a program to its end and returns what it wrote, or an error that has it.

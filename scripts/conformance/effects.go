@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"quinto/internal/freeport"
 )
 
 // What kinto-redis and kinto-emailer send out is compared on a pair of servers with the same settings, each with a Redis
@@ -97,7 +99,7 @@ func runEffects(ctx context.Context, o options) (code int, err error) {
 		return 2, err
 	}
 	defer os.RemoveAll(dir)
-	port, err := freePort()
+	port, err := freeport.Get()
 	if err != nil {
 		return 2, err
 	}
@@ -148,7 +150,7 @@ func startSide(ctx context.Context, o options, dir string, i, store int) (_ *eff
 		return nil, stop, err
 	}
 	s := &effectSide{mails: filepath.Join(dir, "mails"), symbols: map[string]string{}}
-	port, err := freePort()
+	port, err := freeport.Get()
 	if err != nil {
 		return nil, stop, err
 	}

@@ -14,6 +14,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"quinto/internal/freeport"
 )
 
 // templateDatabase holds Kinto's empty tables; the database of each pair of servers is a copy.
@@ -44,7 +46,7 @@ func startPostgres(ctx context.Context, root, venv string) (_ *postgres, err err
 			err = errors.Join(err, pg.stop())
 		}
 	}()
-	if pg.port, err = freePort(); err != nil {
+	if pg.port, err = freeport.Get(); err != nil {
 		return nil, err
 	}
 	if os.Getuid() == 0 {

@@ -4,16 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"syscall"
 	"time"
+
+	"quinto/internal/freeport"
 )
 
 // Limits of starting and stopping servers.
@@ -21,9 +20,6 @@ const (
 	startTimeout   = 60 * time.Second
 	stopTimeout    = 8 * time.Second
 	startPoll      = 50 * time.Millisecond
-	lowestPort     = 20000 // below the kernel's ephemeral ports, so that nobody is given it meanwhile
-	portRange      = 12000
-	portTries      = 50
 	logTailOnError = 2000
 )
 
@@ -34,25 +30,6 @@ type process struct {
 	done chan error
 	log  string
 	end  syscall.Signal // asks it to end; 0 is SIGTERM
-}
-
-// givenPorts are those that freePort has returned: a server that starts slowly does not
-// listen yet, and the answers of another one on its port would be taken for its own.
-var givenPorts sync.Map
-
-// freePort finds a loopback port that nobody listens on, another one each time.
-func freePort() (int, error) {
-	for range portTries {
-		port := lowestPort + rand.IntN(portRange)
-		if _, given := givenPorts.LoadOrStore(port, true); given {
-			continue
-		}
-		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
-		if err == nil {
-			return port, l.Close()
-		}
-	}
-	return 0, errors.New("no free port on 127.0.0.1")
 }
 
 // iniText is the one configuration both servers read; each ignores the keys it does not know.
@@ -115,7 +92,7 @@ const versionFile = `{"name":"conformance","version":"1.2.3","commit":"abcdef","
 
 // startKinto starts real Kinto from a Python virtual environment. dsn is for PostgreSQL only.
 func startKinto(ctx context.Context, venv, dir, name, settings, backend, dsn string) (*process, error) {
-	port, err := freePort()
+	port, err := freeport.Get()
 	if err != nil {
 		return nil, err
 	}
@@ -129,7 +106,7 @@ func startKinto(ctx context.Context, venv, dir, name, settings, backend, dsn str
 
 // startQuinto starts the program under test on the same configuration, with its data in dir.
 func startQuinto(ctx context.Context, program, dir, settings string) (*process, error) {
-	port, err := freePort()
+	port, err := freeport.Get()
 	if err != nil {
 		return nil, err
 	}

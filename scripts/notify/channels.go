@@ -6,12 +6,12 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -20,6 +20,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/redis/go-redis/v9"
 
+	"quinto/internal/freeport"
 	"quinto/plugins/webhook"
 )
 
@@ -68,21 +69,6 @@ func (s *server) stop() {
 	}
 }
 
-// freePort is below those that the kernel gives away, so that it stays free while its
-// owner is away.
-func freePort(chance *rand.Rand) (string, error) {
-	var err error
-	for range 100 {
-		var l net.Listener
-		if l, err = net.Listen("tcp4", fmt.Sprintf("127.0.0.1:%d", 20000+(chance.IntN(10000)+os.Getpid())%10000)); err != nil {
-			continue
-		}
-		_, port, _ := net.SplitHostPort(l.Addr().String())
-		return port, l.Close()
-	}
-	return "", err
-}
-
 // tools are where scripts/lib/tools.sh has installed.
 type tools string
 
@@ -119,9 +105,11 @@ func (w *world) openAll(ctx context.Context, dir string, t tools) (settings []st
 	}
 	ports := make([]string, 3)
 	for i := range ports {
-		if ports[i], err = freePort(w.chance); err != nil {
+		port, err := freeport.Get()
+		if err != nil {
 			return nil, err
 		}
+		ports[i] = strconv.Itoa(port)
 	}
 	mails := filepath.Join(dir, "mails")
 	for i, args := range [][]string{
@@ -162,17 +150,17 @@ func (w *world) openPostfix(_ context.Context, dir string, t tools) ([]string, e
 	if err != nil {
 		return nil, err
 	}
-	port, err := freePort(w.chance)
+	port, err := freeport.Get()
 	if err != nil {
 		return nil, err
 	}
-	p := postfix{program: program, dir: filepath.Join(dir, "postfix"), port: port}
+	p := postfix{program: program, dir: filepath.Join(dir, "postfix"), port: strconv.Itoa(port)}
 	s, err := p.prepare()
 	if err != nil {
 		return nil, err
 	}
 	w.channels = []channel{&maildir{folder: filepath.Join(p.dir, "mails", "reader", "new"), known: map[string]queued{}}}
-	return mailSettings(port), w.serve(s)
+	return mailSettings(p.port), w.serve(s)
 }
 
 // parse reads a payload.

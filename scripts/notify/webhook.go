@@ -20,6 +20,7 @@ import (
 
 	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
 
+	"quinto/internal/freeport"
 	"quinto/internal/outbound"
 )
 
@@ -60,11 +61,9 @@ func newHook(title, listener string, config *tls.Config, chance *rand.Rand) (*ho
 	if h.verify, err = standardwebhooks.NewWebhook(h.secret); err != nil {
 		return nil, err
 	}
-	port, err := freePort(chance)
-	if err != nil {
+	if h.addr, err = freeport.Addr(); err != nil {
 		return nil, err
 	}
-	h.addr = "127.0.0.1:" + port
 	return h, h.open()
 }
 
