@@ -1,5 +1,5 @@
 // What kinto.js (npm, unmodified) sees when a service is restored from a backup.
-//   node restore.cjs QUINTO FOLDER PORT
+//   node restore.cjs QUINTO FOLDER
 // Prints a line for each thing that it found, and exits with 1 if one is not so.
 "use strict";
 
@@ -7,14 +7,28 @@ require("fake-indexeddb/auto");
 const assert = require("node:assert/strict");
 const { execFileSync, spawn } = require("node:child_process");
 const { copyFileSync, mkdirSync } = require("node:fs");
+const { createServer } = require("node:net");
 const path = require("node:path");
 const Kinto = require("kinto").default;
 
-const [quinto, folder, port] = process.argv.slice(2);
-const url = `http://127.0.0.1:${port}/v1`;
+const [quinto, folder] = process.argv.slice(2);
+let port, url; // set by main
 const headers = { Authorization: "Basic " + Buffer.from("alice:secret").toString("base64") };
 const at = (name) => path.join(folder, name);
 const command = (...args) => execFileSync(quinto, args, { stdio: ["ignore", "ignore", "inherit"] });
+
+// freePort is below the ports of outgoing connections: it stays free between servers.
+async function freePort() {
+  for (let i = 0; i < 100; i++) {
+    const port = 10000 + Math.floor(Math.random() * 20000);
+    const server = createServer();
+    const ok = await new Promise((done) => server.once("error", () => done(false)).listen(port, "127.0.0.1", () => done(true)));
+    if (!ok) continue;
+    await new Promise((done) => server.close(done));
+    return String(port);
+  }
+  throw new Error("no free port");
+}
 
 async function start(data) {
   const child = spawn(quinto, ["start", "--quiet", "--data", at(data), "--port", port], { stdio: ["ignore", "ignore", "inherit"] });
@@ -28,6 +42,7 @@ async function start(data) {
 }
 
 function stop(child) {
+  if (child.exitCode !== null || child.signalCode !== null) return;
   return new Promise((done) => child.once("exit", done) && child.kill());
 }
 
@@ -50,6 +65,8 @@ async function restored(child, data, ...flags) {
 }
 
 async function main() {
+  port = await freePort();
+  url = `http://127.0.0.1:${port}/v1`;
   let child = await start("old");
   try {
     for (const p of ["/buckets/notebook", "/buckets/notebook/collections/notes"]) {
