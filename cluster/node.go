@@ -40,7 +40,7 @@ type Node struct {
 	mux      *mux
 	client   *client
 	server   *server
-	trans    *raft.NetworkTransport
+	trans    *transport
 	raft     *raft.Raft
 	raftMade atomic.Pointer[raft.Raft] // the same, for Raft's own goroutines
 	gossip   *gossip
@@ -236,7 +236,7 @@ func (n *Node) abandon() error {
 
 func (n *Node) startRaft(notify chan<- bool) error {
 	logger := raftLogger{n.cfg.Logger.Named("raft")}
-	n.trans = raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
+	n.trans = &transport{NetworkTransport: raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 		Stream:                &raftLayer{m: n.mux, addr: n.addr},
 		ServerAddressProvider: addressProvider{n},
 		MaxPool:               raftPoolConns,
@@ -245,7 +245,7 @@ func (n *Node) startRaft(notify chan<- bool) error {
 		MaxRPCsInFlight: 1,
 		Timeout:         n.cfg.RaftTimeout,
 		Logger:          logger,
-	})
+	})}
 	c := raft.DefaultConfig()
 	c.LocalID = raft.ServerID(n.cfg.Name)
 	c.HeartbeatTimeout, c.ElectionTimeout = n.cfg.HeartbeatTimeout, n.cfg.ElectionTimeout
@@ -409,6 +409,7 @@ func (n *Node) shutdown(ctx context.Context) error {
 	n.await(closing, func() {
 		errs := []error{n.raft.Shutdown().Error(), n.mux.close()}
 		n.server.wg.Wait()
+		n.trans.refuseHeartbeats()
 		stopped <- errors.Join(append(errs, n.closeLog())...)
 	})
 	select {

@@ -123,7 +123,7 @@ func finishSwap(path string) error {
 
 // mutedTransport keeps a node that is being rebuilt out of elections.
 type mutedTransport struct {
-	*raft.NetworkTransport
+	*transport
 	n   *Node
 	rpc chan raft.RPC
 }
@@ -134,7 +134,7 @@ func (n *Node) muted() raft.Transport {
 	if !n.ident.get().Rebuilding {
 		return n.trans
 	}
-	m := &mutedTransport{NetworkTransport: n.trans, n: n, rpc: make(chan raft.RPC)}
+	m := &mutedTransport{transport: n.trans, n: n, rpc: make(chan raft.RPC)}
 	n.goRun(m.filter)
 	n.goRun(func() {
 		for !n.caughtUp.Load() {
