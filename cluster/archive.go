@@ -44,13 +44,17 @@ func (n *Node) Entries(ctx context.Context, from, to uint64, f func(*raft.Log) b
 }
 
 // ownEntries returns entries of this node's own log: as many as an answer may have, at
-// least one.
+// least one. Up to where the state came from another node it proves nothing of the log.
 func (n *Node) ownEntries(from, to uint64) (logs []*raft.Log, err error) {
 	first, err := n.logs.FirstIndex()
 	if err != nil {
 		return nil, err
 	}
-	if first == 0 || from < first {
+	received, err := n.store.ReceivedUpTo()
+	if err != nil {
+		return nil, err
+	}
+	if first = max(first, received+1); from < first {
 		return nil, fmt.Errorf("%w: at %d, not at %d", ErrCompacted, first, from)
 	}
 	for i, size := from, 0; i <= to; i++ {

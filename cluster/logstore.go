@@ -44,9 +44,10 @@ func (s *logStore) FirstIndex() (uint64, error) { return s.inner.FirstIndex() }
 // LastIndex is raft.LogStore's.
 func (s *logStore) LastIndex() (uint64, error) { return s.inner.LastIndex() }
 
-// IsMonotonic is raft.MonotonicLogStore's: whether an installed snapshot must take
-// the whole log along instead of leaving a hole in it.
-func (s *logStore) IsMonotonic() bool { return s.mark != nil }
+// IsMonotonic is raft.MonotonicLogStore's: an installed snapshot takes the whole log
+// along. The WAL can have no hole in it; and what lies before a hole may be the end that
+// a deposed leader never got acknowledged, which Raft would send to others as its own.
+func (s *logStore) IsMonotonic() bool { return true }
 
 // GetLog is raft.LogStore's; fsm.ErrCorrupt when the record fails its checksum.
 func (s *logStore) GetLog(index uint64, l *raft.Log) error {
@@ -132,6 +133,10 @@ func (s *logStore) DeleteRange(from, to uint64) error {
 	if err != nil || to < from {
 		return err
 	}
+	return s.remove(from, to)
+}
+
+func (s *logStore) remove(from, to uint64) error {
 	s.cache.drop(to)
 	if err := s.mark.deleting(s.inner, from, to); err != nil {
 		return err
@@ -185,6 +190,35 @@ func (s *logStore) verify(floor uint64) error {
 		}
 	}
 	return s.mark.verified(last)
+}
+
+// dropStale removes what a crash, or an older version, left of a log that the newest
+// snapshot, received from another node, has replaced: entries that end before it, that
+// end in a hole, or that have another entry where the snapshot ends.
+func (s *logStore) dropStale(snap raft.SnapshotMeta) error {
+	first, err := s.FirstIndex()
+	if err != nil {
+		return err
+	}
+	last, err := s.LastIndex()
+	if err != nil || last == 0 || first > snap.Index {
+		return err
+	}
+	to := last
+	if last >= snap.Index {
+		var l raft.Log
+		err := s.read(snap.Index, &l)
+		if err == nil && l.Term == snap.Term {
+			return nil
+		}
+		if errors.Is(err, raft.ErrLogNotFound) {
+			to, err = snap.Index, nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return s.remove(first, to)
 }
 
 // clusterID returns the cluster id of the newest command in the log, committed

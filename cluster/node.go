@@ -127,6 +127,9 @@ func (n *Node) checkState() error {
 	if err := n.checkTerm(&d); err != nil {
 		return err
 	}
+	if err := n.logs.dropStale(meta); err != nil {
+		return fmt.Errorf("cluster: %w: %w", ErrDamaged, err)
+	}
 	if d.Removed || n.removed(d.ID) {
 		return fmt.Errorf("cluster: %w; empty the folder and join under a new name", ErrRemoved)
 	}

@@ -98,15 +98,15 @@ func (n *Node) Recover() error {
 	return n.logs.StoreLogs(logs)
 }
 
-// dropOldLog removes entries that end before what the snapshot covers, where the library
-// has no holes: Raft does the same once it has installed one.
+// dropOldLog removes entries that end before what the snapshot covers: Raft does the
+// same once it has installed one.
 func (n *Node) dropOldLog(next uint64) error {
 	first, err := n.logs.FirstIndex()
 	if err != nil {
 		return err
 	}
 	last, err := n.logs.LastIndex()
-	if err != nil || !n.logs.IsMonotonic() || last == 0 || last+1 >= next {
+	if err != nil || last == 0 || last+1 >= next {
 		return err
 	}
 	return n.logs.DeleteRange(first, last)
