@@ -166,7 +166,6 @@ func (n *Node) Archived(index uint64) { n.archived.Store(index) }
 // neededByArchive returns the first entry that the archive still needs, as far as what
 // follows may be held for it. A node that has not been told since it started how far the
 // archive is, or that cannot find it out, takes it to have nothing.
-func (n *Node) neededByArchive(last uint64, mean int64) uint64 {
-	most := uint64(n.cfg.ArchiveHoldBytes / max(mean, 1))
-	return max(n.archived.Load(), last-min(last, most)) + 1
+func (n *Node) neededByArchive() uint64 {
+	return max(n.archived.Load()+1, n.logs.sizes.first())
 }

@@ -26,10 +26,10 @@ type logStore struct {
 	inner raft.LogStore
 	mark  *logMark // of the WAL only
 	cache logCache
+	sizes logSizes
 	// needed returns the first entry that must stay when the log is cut from its
-	// begin on, with the end of the log and the mean size of an entry in bytes; nil:
-	// none has to.
-	needed func(last uint64, mean int64) uint64
+	// begin on; nil: none has to.
+	needed func() uint64
 
 	bytes   atomic.Int64 // stored since the process began
 	entries atomic.Int64
@@ -120,6 +120,9 @@ func (s *logStore) StoreLogs(logs []*raft.Log) error {
 	}
 	s.bytes.Add(size)
 	s.entries.Add(int64(len(logs)))
+	for _, l := range logs {
+		s.sizes.add(l)
+	}
 	s.cache.add(logs)
 	return s.mark.stored(logs[len(logs)-1].Index)
 }
@@ -158,7 +161,7 @@ func (s *logStore) spare(from, to uint64) (uint64, error) {
 	if err != nil || from > first || to >= last {
 		return to, err
 	}
-	return min(to, s.needed(last, s.bytes.Load()/max(s.entries.Load(), 1))-1), nil
+	return min(to, s.needed()-1), nil
 }
 
 // verify reads the whole log once, before Raft does, so that a damaged record
@@ -188,6 +191,7 @@ func (s *logStore) verify(floor uint64) error {
 		if err != nil {
 			return fmt.Errorf("%w: log entry %d: %w", ErrDamaged, i, err)
 		}
+		s.sizes.add(&l)
 	}
 	return s.mark.verified(last)
 }

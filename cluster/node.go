@@ -91,7 +91,7 @@ func Open(cfg Config, f *fsm.FSM, st *store.Store) (*Node, error) {
 		return nil, err
 	}
 	if n.cfg.ArchiveHoldBytes > 0 {
-		n.logs.needed = n.neededByArchive
+		n.logs.needed, n.logs.sizes.limit = n.neededByArchive, n.cfg.ArchiveHoldBytes
 	}
 	if err := n.checkState(); err != nil {
 		return nil, errors.Join(err, n.closeLog())
