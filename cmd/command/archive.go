@@ -440,14 +440,13 @@ func (a *archiver) anew(ctx context.Context) error {
 	return nil
 }
 
-// retainLog removes the segments that none of the archives names needs.
+// retainLog removes the segments that none of the archives names, the oldest first, needs.
 func (s *scheduler) retainLog(ctx context.Context, names []string) error {
 	segments, err := backup.Segments(ctx, s.place)
 	if err != nil || len(segments) == 0 || len(names) == 0 {
 		return err
 	}
-	oldest := names[0] // of one cluster, so their order is that of time
-	head, err := backup.HeadIn(ctx, s.place, oldest)
+	head, err := backup.HeadIn(ctx, s.place, names[0])
 	if err != nil {
 		return err
 	}

@@ -280,10 +280,9 @@ func TestPointInTimeFromS3(t *testing.T) {
 	}
 }
 
-// The schedule and the archiver find an empty place at the same moment: one archive is
-// made, and the log goes on behind it. With one from each there would be a gap between.
-func TestScheduleAndArchiverBeginTogether(t *testing.T) {
-	place := filepath.Join(t.TempDir(), "archives")
+// alone opens a node that archives into place, but only when the test says so.
+func alone(t *testing.T, place string) *Node {
+	t.Helper()
 	ini := filepath.Join(t.TempDir(), "k.ini")
 	text := "[server:main]\nhost = 127.0.0.1\n[app:main]\nkinto.storage_backend = kinto.core.storage.memory\nkinto.userid_hmac_secret = a\nquinto.backup_node = nobody\nquinto.archive_log = true\nquinto.backup_to = " + place + "\n"
 	if err := os.WriteFile(ini, []byte(text), 0o600); err != nil {
@@ -301,6 +300,34 @@ func TestScheduleAndArchiverBeginTogether(t *testing.T) {
 	if err := n.WaitReady(t.Context()); err != nil {
 		t.Fatal(err)
 	}
+	return n
+}
+
+// A clock that was years ahead for a moment made an archive, and the next one is due in
+// years: a day after the clock is right again one is made all the same.
+func TestArchiveOfTheFutureHoldsNothingUp(t *testing.T) {
+	n := alone(t, filepath.Join(t.TempDir(), "archives"))
+	for range 2 { // the second is not due
+		if err := n.backups.once(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if made := n.backups.status().Made; made != 1 {
+		t.Fatalf("%d archives", made)
+	}
+	n.backups.now = func() time.Time { return time.Now().AddDate(-3, 0, 0) }
+	if err := n.backups.once(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if made := n.backups.status().Made; made != 2 {
+		t.Errorf("%d archives three years before the first", made)
+	}
+}
+
+// The schedule and the archiver find an empty place at the same moment: one archive is
+// made, and the log goes on behind it. With one from each there would be a gap between.
+func TestScheduleAndArchiverBeginTogether(t *testing.T) {
+	n := alone(t, filepath.Join(t.TempDir(), "archives"))
 	if err := n.backups.once(t.Context()); err != nil {
 		t.Fatal(err)
 	}

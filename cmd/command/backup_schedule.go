@@ -22,6 +22,9 @@ const (
 	scheduleTick  = time.Second      // how often a node looks whether it is its turn
 	scheduleRetry = 30 * time.Second // after the first failure; doubled with each further one
 	scheduleMost  = 30 * time.Minute // but never more than this
+	// clockSlack is how far ahead the clock of the node may be that made an archive; one
+	// that is further ahead has a wrong time, and says nothing of when the next is due.
+	clockSlack = time.Minute
 )
 
 // backupState is what `quinto backup status` shows of one node.
@@ -140,7 +143,8 @@ func (s *scheduler) status() backupState {
 // once makes an archive if it is time. What another node has made counts too: the
 // place itself says when that was.
 func (s *scheduler) once(ctx context.Context) error {
-	if next := s.status().Next; s.now().Before(next) {
+	now := s.now()
+	if next := s.status().Next; now.Before(next) && next.Sub(now) <= s.c.Every+clockSlack {
 		return nil
 	}
 	cluster := s.n.state.ClusterID()
@@ -149,11 +153,11 @@ func (s *scheduler) once(ctx context.Context) error {
 	}
 	s.making.Lock()
 	defer s.making.Unlock()
-	last, err := backup.Newest(ctx, s.place, cluster)
+	last, made, err := backup.LastMade(ctx, s.place, cluster, now.Add(clockSlack))
 	if err != nil && !errors.Is(err, backup.ErrNone) {
 		return s.fail(err)
 	}
-	if made, ok := backup.MadeAt(last); ok && s.now().Before(made.Add(s.c.Every)) {
+	if err == nil && now.Before(made.Add(s.c.Every)) {
 		s.note(func(b *backupState) { b.Last, b.LastTime, b.Next = last, made, made.Add(s.c.Every) })
 		return nil
 	}
@@ -209,7 +213,7 @@ func (s *scheduler) retain(ctx context.Context, cluster, good string) error {
 		s.note(func(b *backupState) { b.Removed++ })
 		s.log.Info("archive removed", "name", name)
 	}
-	return s.retainLog(ctx, slices.DeleteFunc(names, func(name string) bool { return slices.Contains(expired, name) || !backup.OfCluster(name, cluster) }))
+	return s.retainLog(ctx, backup.ByAge(slices.DeleteFunc(names, func(name string) bool { return slices.Contains(expired, name) }), cluster))
 }
 
 // backupFigures are those of the schedule, none without one.

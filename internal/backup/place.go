@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
-	"strings"
 	"time"
 )
 
@@ -50,12 +49,8 @@ func Name(h *Head) string {
 // MadeAt tells from a name when the archive was made; false for a name that Name
 // did not make.
 func MadeAt(name string) (time.Time, bool) {
-	m := nameForm.FindStringSubmatch(name)
-	if m == nil {
-		return time.Time{}, false
-	}
-	t, err := time.Parse(nameTime, m[2])
-	return t, err == nil
+	s, ok := parseName(name)
+	return s.made, ok
 }
 
 // OfCluster reports whether a name is that of an archive of this cluster's state.
@@ -155,26 +150,6 @@ func (c contextReader) Read(p []byte) (int, error) {
 	return c.r.Read(p)
 }
 
-// Newest is the newest archive of a state in a place, of any cluster or, unless
-// cluster is empty, of that one. ErrNone.
-func Newest(ctx context.Context, p Place, cluster string) (string, error) {
-	names, err := p.List(ctx)
-	if err != nil {
-		return "", err
-	}
-	best, at := "", time.Time{}
-	for _, name := range names {
-		made, ok := MadeAt(name)
-		if ok && (cluster == "" || OfCluster(name, cluster)) && (best == "" || !made.Before(at)) {
-			best, at = name, made
-		}
-	}
-	if best == "" {
-		return "", fmt.Errorf("%w: %s", ErrNone, p)
-	}
-	return best, nil
-}
-
 // Keep says which archives stay.
 type Keep struct {
 	// Count is the least number that stay; at least one does.
@@ -187,20 +162,8 @@ type Keep struct {
 // Name has made for it, beyond the newest keep.Count and older than keep.Age, and
 // never good, which was verified last.
 func Expired(names []string, cluster, good string, keep Keep, now time.Time) []string {
-	var own []string
-	for _, name := range names {
-		if OfCluster(name, cluster) {
-			own = append(own, name)
-		}
-	}
-	slices.SortFunc(own, func(a, b string) int {
-		at, _ := MadeAt(a)
-		bt, _ := MadeAt(b)
-		if c := bt.Compare(at); c != 0 { // the newest first
-			return c
-		}
-		return strings.Compare(b, a)
-	})
+	own := ByAge(names, cluster)
+	slices.Reverse(own) // the newest first
 	var gone []string
 	for i, name := range own {
 		made, _ := MadeAt(name)

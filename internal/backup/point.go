@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -65,47 +64,6 @@ func (p Point) Has(h *Head) bool {
 	}
 }
 
-// Newest returns the newest archive in a place whose state is at or before p, of any
-// cluster or, unless cluster is empty, of those whose id begins so. ErrPoint; ErrNone.
-func (p Point) Newest(ctx context.Context, place Place, cluster string) (string, *Head, error) {
-	names, err := place.List(ctx)
-	if err != nil {
-		return "", nil, err
-	}
-	names = slices.DeleteFunc(names, func(name string) bool {
-		_, ok := MadeAt(name)
-		return !ok || cluster != "" && !OfCluster(name, cluster)
-	})
-	if len(names) == 0 {
-		return "", nil, fmt.Errorf("%w: %s", ErrNone, place)
-	}
-	sortByAge(names)
-	var oldest *Head
-	for _, name := range slices.Backward(names) {
-		h, err := HeadIn(ctx, place, name)
-		if err != nil {
-			return "", nil, err
-		}
-		if p.Has(h) {
-			return name, h, nil
-		}
-		oldest = h
-	}
-	return "", nil, fmt.Errorf("%w: %s; the oldest archive of %s has revision %d, of %s", ErrPoint, p, place, oldest.Revision, TimeText(oldest.Clock))
-}
-
-// sortByAge puts names of archives in the order in which they were made.
-func sortByAge(names []string) {
-	slices.SortStableFunc(names, func(a, b string) int {
-		at, _ := MadeAt(a)
-		bt, _ := MadeAt(b)
-		if c := at.Compare(bt); c != 0 {
-			return c
-		}
-		return strings.Compare(a, b)
-	})
-}
-
 // Row is what a list of a place says of an archive, and how far the segments behind it
 // lead.
 type Row struct {
@@ -125,7 +83,7 @@ type Row struct {
 	Problem string `json:"problem,omitempty"`
 }
 
-// List describes the archives of a place, the oldest first. Only their heads are read.
+// List describes the archives of a place, cluster by cluster, the oldest first. Only their heads are read.
 func List(ctx context.Context, p Place) ([]Row, []Segment, error) {
 	names, err := p.List(ctx)
 	if err != nil {
@@ -135,12 +93,8 @@ func List(ctx context.Context, p Place) ([]Row, []Segment, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	sortByAge(names)
 	rows := []Row{}
-	for _, name := range names {
-		if _, ok := MadeAt(name); !ok {
-			continue
-		}
+	for _, name := range ByAge(names, "") {
 		h, err := HeadIn(ctx, p, name)
 		if ctx.Err() != nil {
 			return nil, nil, err
