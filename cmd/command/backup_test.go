@@ -3,10 +3,12 @@ package command
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -188,6 +190,59 @@ func TestBackupBecomesACluster(t *testing.T) {
 		"--cluster", ports[2], "--gossip", gossip[2], "--join", strings.Join(gossip, ","))
 	if _, count, _, _ := listRecords(t, programs[2].url, "Quinto-Consistency", "stale"); count != 250 {
 		t.Errorf("%d records on the rebuilt node", count)
+	}
+}
+
+// A restore that was killed at any point leaves a folder that does not start, as a node
+// without data or otherwise, and the same command run again completes it.
+func TestRestoreThatWasKilled(t *testing.T) {
+	dir := t.TempDir()
+	ini := filepath.Join(dir, "k.ini")
+	if err := config.WriteDefault(ini); err != nil {
+		t.Fatal(err)
+	}
+	archive, data := filepath.Join(dir, "all.backup"), filepath.Join(dir, "new")
+	p := startProgram(t, "--ini", ini, "--data", filepath.Join(dir, "old"), "--port", "0")
+	send(t, "PUT", p.url+"buckets/b", "")
+	send(t, "PUT", p.url+"buckets/b/collections/c", "")
+	writeRecords(t, p.url, "old", 3)
+	p.end(t)
+	good(t, "backup", "--ini", ini, "--data", filepath.Join(dir, "old"), "--to", archive)
+	restore := []string{"restore", "--ini", ini, "--data", data, "--from", archive}
+	good(t, restore...)
+	for _, kept := range [][]string{{}, {"db"}, {"db", "raft.db"}, {"db", "raft.db", "node", "name"}} {
+		all, err := os.ReadDir(data)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range all {
+			if !slices.Contains(kept, e.Name()) {
+				if err := os.RemoveAll(filepath.Join(data, e.Name())); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		if err := errors.Join(os.MkdirAll(filepath.Join(data, replayFolder), 0o700), os.WriteFile(filepath.Join(data, restoringFile), nil, 0o600)); err != nil {
+			t.Fatal(err)
+		}
+		bad(t, ExitUsage, "run it again", "start", "--ini", ini, "--data", data, "--port", "0")
+		text := "run it again"
+		if len(kept) == 0 {
+			text = "is of no node"
+		}
+		bad(t, ExitFailure, text, "backup", "--ini", ini, "--data", data, "--to", filepath.Join(dir, "none.backup"))
+		good(t, restore...)
+	}
+	p = startProgram(t, "--ini", ini, "--data", data, "--port", "0")
+	if status, count, _, _ := listRecords(t, p.url); status != 200 || count != 3 {
+		t.Errorf("%d: %d records", status, count)
+	}
+	bad(t, ExitUsage, "is not empty", restore...)
+	p.end(t)
+	// What fails leaves nothing, and no folder that it made.
+	bad(t, ExitFailure, "no such file", "restore", "--ini", ini, "--data", filepath.Join(dir, "never"), "--from", filepath.Join(dir, "no.backup"))
+	if _, err := os.Stat(filepath.Join(dir, "never")); err == nil {
+		t.Error("a folder is left")
 	}
 }
 

@@ -213,6 +213,9 @@ func (n *Node) kinds() ([]*resource.Kind, error) {
 func (n *Node) openState(events *cluster.StoreEvents) error {
 	options := store.Options{Dir: storeFolder, FS: vfs.NewMem(), CacheBytes: n.config.Store.CacheBytes, OnEvent: events.On, Prepare: fsm.CheckReceived}
 	if !n.config.Memory {
+		if err := checkRestored(n.config.Cluster.DataDir); err != nil {
+			return err
+		}
 		options.FS, options.Dir = nil, filepath.Join(n.config.Cluster.DataDir, storeFolder)
 	}
 	var err error

@@ -7,10 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
-	"os"
 	"path/filepath"
-	"slices"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -87,53 +84,37 @@ func restoreCommand() *cobra.Command {
 	return c
 }
 
-// errNotEmptyFolder is why a folder with anything in it is refused.
-var errNotEmptyFolder = errors.New("is not empty: an archive is restored into a new cluster only")
-
-// mayStay are files that an empty data folder may have.
-var mayStay = []string{iniName, nameFile, "lost+found", replayFolder}
-
-func checkEmpty(dir string) error {
-	all, err := os.ReadDir(dir)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	for _, e := range all {
-		if !slices.Contains(mayStay, e.Name()) {
-			return fmt.Errorf("data folder %q %w (%s is there)", dir, errNotEmptyFolder, e.Name())
-		}
-	}
-	return err
-}
-
 func (f *restoreFlags) run(ctx context.Context, c *cobra.Command, settings *config.Config) error {
 	dir := settings.Cluster.DataDir
 	if settings.Memory {
 		return errors.New("storage_backend is memory: there is nothing to restore into")
 	}
-	if err := checkEmpty(dir); err != nil {
+	var done restored
+	var name string
+	err := intoFolder(dir, func() error {
+		rc, from, err := openSource(ctx, f.from, settings, c.InOrStdin())
+		if err != nil {
+			return failure{err}
+		}
+		name = from
+		done, err = f.found(ctx, settings, rc)
+		if err = errors.Join(err, rc.Close()); err != nil {
+			return failure{fmt.Errorf("%s: %w", name, err)}
+		}
+		return nil
+	})
+	if err != nil {
 		return err
 	}
-	if err := os.RemoveAll(filepath.Join(dir, replayFolder)); err != nil {
-		return failure{err}
-	}
-	rc, name, err := openSource(ctx, f.from, settings, c.InOrStdin())
-	if err != nil {
-		return failure{err}
-	}
-	done, err := f.found(ctx, settings, rc)
-	if err = errors.Join(err, rc.Close()); err != nil {
-		return failure{fmt.Errorf("%s: %w", name, err)}
-	}
-	return f.sayRestored(c, dir, name, &done)
+	return f.say(c, "%s", f.restoredText(dir, name, &done))
 }
 
-func (f *restoreFlags) sayRestored(c *cobra.Command, dir, name string, done *restored) error {
+func (f *restoreFlags) restoredText(dir, name string, done *restored) string {
 	lists := "every list has a new ETag"
 	if f.last {
 		lists = "lists keep their ETags"
 	}
-	return f.say(c, "restored into %s: %s\nnode %s founds cluster %s; revisions go on from %d (the archive's last is %d); %s.\nStart it; other nodes join it with empty folders.",
+	return fmt.Sprintf("restored into %s: %s\nnode %s founds cluster %s; revisions go on from %d (the archive's last is %d); %s.\nStart it; other nodes join it with empty folders.",
 		dir, name, done.node, done.now.ClusterID, done.now.Revision, done.was.Revision, lists)
 }
 
@@ -144,7 +125,7 @@ type restored struct {
 	now  fsm.StateInfo
 }
 
-// found fills the data folder. On an error it is as empty as before.
+// found fills the data folder, which intoFolder has made ready.
 func (f *restoreFlags) found(ctx context.Context, settings *config.Config, in io.Reader) (done restored, err error) {
 	a, err := backup.NewReader(in)
 	if err != nil {
@@ -153,13 +134,6 @@ func (f *restoreFlags) found(ctx context.Context, settings *config.Config, in io
 	done.was = &a.Head
 	c := *settings
 	c.Cluster.Name = cmp.Or(f.name, c.Cluster.Name)
-	_, statErr := os.Stat(c.Cluster.DataDir)
-	keep, _ := os.ReadDir(c.Cluster.DataDir)
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, undo(c.Cluster.DataDir, keep, errors.Is(statErr, fs.ErrNotExist)))
-		}
-	}()
 	if done.node, err = nodeName(&c); err == nil && f.name != "" { // else a start would need the name too
 		err = writeName(c.Cluster.DataDir, f.name)
 	}
@@ -182,20 +156,6 @@ func (f *restoreFlags) found(ctx context.Context, settings *config.Config, in io
 	}
 	err = cluster.FoundRestored(cluster.Config{Name: done.node, DataDir: c.Cluster.DataDir, LogStore: c.Store.Log}, r.ClusterID, s)
 	return done, errors.Join(err, s.Close())
-}
-
-// undo removes what a restore that failed has left in its folder.
-func undo(dir string, keep []fs.DirEntry, made bool) error {
-	if made {
-		return os.RemoveAll(dir)
-	}
-	all, err := os.ReadDir(dir)
-	for _, e := range all {
-		if !slices.ContainsFunc(keep, func(k fs.DirEntry) bool { return k.Name() == e.Name() }) {
-			err = errors.Join(err, os.RemoveAll(filepath.Join(dir, e.Name())))
-		}
-	}
-	return err
 }
 
 // unpackState makes a store of an archive in dir. The archive is checked to its

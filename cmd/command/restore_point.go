@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"time"
@@ -57,19 +56,26 @@ func (f *restoreFlags) toPoint(ctx context.Context, c *cobra.Command, settings *
 	case settings.Memory:
 		return errors.New("storage_backend is memory: there is nothing to restore into")
 	}
-	if !f.dry {
-		if err := checkEmpty(settings.Cluster.DataDir); err != nil {
-			return err
+	var text string
+	fill := func() error {
+		h, err := f.findHistory(ctx, settings, point)
+		if err == nil {
+			text, err = f.rewind(ctx, settings, h, point)
 		}
+		if err != nil {
+			return failure{err}
+		}
+		return nil
 	}
-	h, err := f.findHistory(ctx, settings, point)
+	if f.dry {
+		err = fill()
+	} else {
+		err = intoFolder(settings.Cluster.DataDir, fill)
+	}
 	if err != nil {
-		return failure{err}
+		return err
 	}
-	if err := f.rewind(ctx, c, settings, h, point); err != nil {
-		return failure{err}
-	}
-	return nil
+	return f.say(c, "%s", text)
 }
 
 // findHistory looks for the archive to begin with.
@@ -94,44 +100,37 @@ func (f *restoreFlags) findHistory(ctx context.Context, settings *config.Config,
 	return h, err
 }
 
-// rewind makes the state of the point in a folder aside, and the new cluster of it. On
-// an error nothing of either is left.
-func (f *restoreFlags) rewind(ctx context.Context, c *cobra.Command, settings *config.Config, h *history, point backup.Point) (err error) {
-	data := settings.Cluster.DataDir
-	_, statErr := os.Stat(data)
-	aside := filepath.Join(data, replayFolder)
+// rewind makes the state of the point in a folder aside, and the new cluster of it, and
+// returns what to say.
+func (f *restoreFlags) rewind(ctx context.Context, settings *config.Config, h *history, point backup.Point) (text string, err error) {
+	aside := filepath.Join(settings.Cluster.DataDir, replayFolder)
 	if f.dry {
 		if aside, err = os.MkdirTemp(cmp.Or(os.Getenv("TMPDIR"), os.TempDir()), "quinto-restore-"); err != nil {
-			return err
+			return "", err
 		}
 	}
-	defer func() {
-		err = errors.Join(err, os.RemoveAll(aside))
-		if err != nil && !f.dry && errors.Is(statErr, fs.ErrNotExist) {
-			err = errors.Join(err, os.RemoveAll(data))
-		}
-	}()
-	if err := errors.Join(os.RemoveAll(aside), os.MkdirAll(aside, 0o700)); err != nil {
-		return err
+	defer func() { err = errors.Join(err, os.RemoveAll(aside)) }()
+	if err := os.MkdirAll(aside, 0o700); err != nil {
+		return "", err
 	}
 	s, err := h.unpack(ctx, aside)
 	if err != nil {
-		return err
+		return "", err
 	}
 	defer func() { err = errors.Join(err, s.close()) }()
 	at, err := f.replay(ctx, h, s, point)
 	if err != nil {
-		return err
+		return "", err
 	}
 	what := fmt.Sprintf("%s/%s and %d segments, up to revision %d, entry %d, of %s", h.place, h.name, at.segments, at.Revision, at.Index, backup.TimeText(at.Clock))
 	if f.dry {
-		return f.say(c, "sound: %s\nnothing was restored", what)
+		return fmt.Sprintf("sound: %s\nnothing was restored", what), nil
 	}
 	done, err := f.foundFrom(ctx, settings, s)
 	if err != nil {
-		return err
+		return "", err
 	}
-	return f.sayRestored(c, data, what, &done)
+	return f.restoredText(settings.Cluster.DataDir, what, &done), nil
 }
 
 // unpack opens the state of the archive in dir, once every byte of it is checked.
