@@ -165,17 +165,21 @@ func (x *Exec) run(ctx context.Context, id string, attempt int, event []byte) er
 	return x.outcome(ctx, err, out)
 }
 
-// outcome turns the end of a run into what the dispatcher understands.
+// outcome turns the end of a run into what the dispatcher understands. A program that
+// has ended by itself did not run too long, though what it has left behind may have.
 func (x *Exec) outcome(ctx context.Context, err error, out *output) error {
 	var exited *exec.ExitError
+	byItself := errors.As(err, &exited) && exited.Exited()
 	switch {
 	case err == nil:
 		return nil
 	case out.tooLong():
 		return fmt.Errorf("exec: %w", errOutput)
-	case errors.Is(ctx.Err(), context.DeadlineExceeded):
+	case errors.Is(err, exec.ErrWaitDelay):
+		return fmt.Errorf("exec: it ended with 0 and left a program behind that had its outputs open %v later, and was ended too%s", waitDelay, out.said())
+	case !byItself && errors.Is(ctx.Err(), context.DeadlineExceeded):
 		return fmt.Errorf("exec: it ran for more than %v", x.timeout)
-	case errors.As(err, &exited):
+	case exited != nil:
 		err = fmt.Errorf("exec: %s%s", exited.ProcessState, out.said())
 		if exited.ExitCode() == x.permanent {
 			return plugins.Permanent(err)

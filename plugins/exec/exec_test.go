@@ -81,18 +81,21 @@ func TestOutcomes(t *testing.T) {
 		script, want string
 		permanent    bool
 	}{
-		"taken":            {"cat >/dev/null", "", false},
-		"reads nothing":    {"exit 0", "", false},
-		"again":            {"echo no room >&2; exit 3", "exit status 3: no room", false},
-		"permanent":        {"exit 77", "exit status 77", true},
-		"crash":            {"kill -SEGV $$", "segmentation fault", false},
-		"hang":             {"sleep 1000", "it ran for more than", false},
-		"deaf hang":        {"trap '' TERM INT HUP; while :; do sleep 1000; done", "it ran for more than", false},
-		"endless output":   {"yes", "it wrote more than", false},
-		"endless error":    {"yes >&2", "it wrote more than", false},
-		"children go on":   {"sleep 1000 & exit 0", "WaitDelay", false},
-		"not a program":    {"exec /nonexistent", "exit status 127", false},
-		"reads half of it": {"head -c 3 >/dev/null; exit 4", "exit status 4", false},
+		"taken":          {"cat >/dev/null", "", false},
+		"reads nothing":  {"exit 0", "", false},
+		"again":          {"echo no room >&2; exit 3", "exit status 3: no room", false},
+		"permanent":      {"exit 77", "exit status 77", true},
+		"crash":          {"kill -SEGV $$", "segmentation fault", false},
+		"hang":           {"sleep 1000", "it ran for more than", false},
+		"deaf hang":      {"trap '' TERM INT HUP; while :; do sleep 1000; done", "it ran for more than", false},
+		"endless output": {"yes", "it wrote more than", false},
+		"endless error":  {"yes >&2", "it wrote more than", false},
+		"children go on": {"sleep 1000 & exit 0", "left a program behind", false},
+		// Whoever ended in time did not hang, whatever is left of its time.
+		"children hang":         {"sleep 1000 & exit 0", "left a program behind", false},
+		"failed, children hang": {"sleep 1000 & echo no room >&2; exit 3", "exit status 3: no room", false},
+		"not a program":         {"exec /nonexistent", "exit status 127", false},
+		"reads half of it":      {"head -c 3 >/dev/null; exit 4", "exit status 4", false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
