@@ -325,12 +325,14 @@ func (c *Changes) cache(header map[string]string, r *plugins.RouteRequest, bucke
 	}
 }
 
-// expires sets the headers of WebOb's cache_expires.
+// expires sets the headers of WebOb's cache_expires, which leaves a Last-Modified as it is.
 func expires(header map[string]string, seconds int64, now fsm.Timestamp) {
 	header["Cache-Control"] = "max-age=" + strconv.FormatInt(seconds, 10)
 	if seconds == 0 {
 		header["Cache-Control"], header["Pragma"] = "max-age=0, must-revalidate, no-cache, no-store", "no-cache"
-		header["Last-Modified"] = time.UnixMilli(int64(now)).UTC().Format(http.TimeFormat)
+		if header["Last-Modified"] == "" {
+			header["Last-Modified"] = time.UnixMilli(int64(now)).UTC().Format(http.TimeFormat)
+		}
 	}
 	header["Expires"] = time.UnixMilli(int64(now)).UTC().Add(time.Duration(seconds) * time.Second).Format(http.TimeFormat)
 }
