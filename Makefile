@@ -28,7 +28,7 @@ CONFORMANCE = $(call script,conformance) --quinto $(BIN) --seed $(SEED)
 # shares below. What grows past its share gets a seeded sample that differs by commit, and
 # the whole a target of its own: docs/architecture.md, "Tests".
 STEPS ?= lint vet unit race-small \
-  conformance \
+  conformance conformance-plugins-small \
   clients tutorials restore s3 demo-small import-small \
   faults-small corruption-small faults-notify-small upgrade-small sim-small \
   fuzz-small schemathesis-small
