@@ -229,7 +229,7 @@ func (s *Server) handle(ctx *fasthttp.RequestCtx) {
 		s.fail(ctx, errGone)
 		return
 	}
-	if s.options.Config.ReadOnly && !ctx.IsGet() && !ctx.IsHead() && !ctx.IsOptions() { // whatever the path
+	if s.options.Config.ReadOnly && !ctx.IsGet() && !ctx.IsHead() && !ctx.IsOptions() && !asksTicket(ctx) { // whatever the path
 		s.fail(ctx, errMethod)
 		return
 	}
@@ -238,6 +238,12 @@ func (s *Server) handle(ctx *fasthttp.RequestCtx) {
 	} else { // Fiber would answer in text
 		s.route(ctx)
 	}
+}
+
+// asksTicket reports whether a request is the one that no read is and a readonly server
+// answers: for a ticket, by which browsers follow it.
+func asksTicket(ctx *fasthttp.RequestCtx) bool {
+	return ctx.IsPost() && string(ctx.Path()) == prefix+resource.TicketPath
 }
 
 func knownToFiber(method []byte) bool {

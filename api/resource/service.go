@@ -204,7 +204,7 @@ func namesWrite(body []byte) bool {
 
 // static finds what needs no state to be refused.
 func (s *Service) static(r *Request) *Failure {
-	if s.cfg.ReadOnly && !r.safe() {
+	if s.cfg.ReadOnly && !r.safe() && !ofTickets(r.Path) {
 		return &Failure{Status: 405, Errno: ErrnoMethodNotAllowed, Message: notAllowed}
 	}
 	if r.Path == "/" || r.Path == batchPath {

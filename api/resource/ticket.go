@@ -10,6 +10,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"net/http"
+	"strings"
 	"time"
 
 	"quinto/fsm"
@@ -45,6 +46,13 @@ func (s *Service) ticketRoutes() []plugins.Route {
 				Responses: `{"201":{"description":"A ticket that works once, for a few seconds, in the parameter ` + TicketParam + ` of a stream.","schema":{"type":"object"}}}`}},
 		{Method: http.MethodDelete, Path: TicketPath + "/:place", Name: "stream-ticket", Plan: s.useTicket},
 	}
+}
+
+// ofTickets reports whether a path is one of ticketRoutes. A readonly server serves them
+// all the same: a ticket is in what Kinto has in its cache, which it writes to then, too,
+// and changes nothing that a client reads.
+func ofTickets(path string) bool {
+	return path == TicketPath || strings.HasPrefix(path, TicketPath+"/")
 }
 
 func ticketPlace(hash []byte) string {

@@ -428,6 +428,42 @@ func TestStreamsOfABucketAndOfTheServer(t *testing.T) {
 	}
 }
 
+// A readonly server refuses every write, but gives tickets and takes them: browsers could
+// not follow it otherwise.
+func TestTicketOfAReadOnlyServer(t *testing.T) {
+	ini := filepath.Join(t.TempDir(), "readonly.ini")
+	text := "[server:main]\nport = 0\n[app:main]\nkinto.storage_backend = kinto.core.storage.memory\nkinto.userid_hmac_secret = a\nkinto.readonly = true\nmultiauth.policies = basicauth\n"
+	if err := os.WriteFile(ini, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	url := startProgram(t, "--ini", ini).url
+	do(t, 405, "alice", "PUT", url+"buckets/b", "")
+	do(t, 405, "alice", "DELETE", url+"stream-tickets/0000", "x")
+	do(t, 405, "alice", "PUT", url+"stream-tickets", "")
+	do(t, 405, "alice", "POST", url+"batch", `{"requests":[{"path":"/stream-tickets","method":"POST"}]}`)
+	do(t, 401, "", "POST", url+"stream-tickets", "")
+	var ticket struct{ Ticket string }
+	if err := json.Unmarshal(do(t, 201, "alice", "POST", url+"stream-tickets", ""), &ticket); err != nil {
+		t.Fatal(err)
+	}
+	at := url + "changes?_ticket=" + ticket.Ticket
+	s := listen(t, at, "", "")
+	s.next("start")
+	again, err := http.NewRequest("GET", at, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again.Header.Set("Accept", "text/event-stream")
+	resp, err := http.DefaultClient.Do(again)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	if resp.StatusCode != 401 {
+		t.Errorf("a ticket worked twice: %d", resp.StatusCode)
+	}
+}
+
 func TestWebSocketAndTicket(t *testing.T) {
 	url, records, _ := liveNode(t, "")
 	do(t, 401, "", "POST", url+"stream-tickets", "")
