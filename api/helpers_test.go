@@ -175,7 +175,7 @@ func start(t testing.TB, change func(*Options)) *testServer {
 	served := make(chan error, 1)
 	go func() { served <- s.Serve(ln) }()
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 		defer cancel()
 		http.DefaultClient.CloseIdleConnections()
 		if err := s.Shutdown(ctx); err != nil {
@@ -195,7 +195,7 @@ type answer struct {
 }
 
 // raw sends bytes as they are, closes the sending side if told to, and reads
-// answers until the server closes or is silent for a moment.
+// answers until the server closes, or is silent for a moment where it need not close.
 func (s *testServer) raw(t testing.TB, sent string, half bool) []answer {
 	t.Helper()
 	c, err := s.dial()
@@ -203,7 +203,7 @@ func (s *testServer) raw(t testing.TB, sent string, half bool) []answer {
 		t.Fatal(err)
 	}
 	defer func() { _ = c.Close() }()
-	if err := c.SetDeadline(time.Now().Add(5 * time.Second)); err != nil {
+	if err := c.SetDeadline(time.Now().Add(time.Minute)); err != nil {
 		t.Fatal(err)
 	}
 	go func() {
@@ -215,8 +215,14 @@ func (s *testServer) raw(t testing.TB, sent string, half bool) []answer {
 	var all []answer
 	r := bufio.NewReader(c)
 	for {
-		if len(all) > 0 {
+		if n := len(all); n > 0 && !half && !all[n-1].Close {
 			if err := c.SetReadDeadline(time.Now().Add(300 * time.Millisecond)); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := r.Peek(1); err != nil {
+				return all
+			}
+			if err := c.SetReadDeadline(time.Now().Add(time.Minute)); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -114,21 +114,22 @@ func TestTrailersAreDropped(t *testing.T) {
 }
 
 func TestLimitsOfARequest(t *testing.T) {
-	t.Run("HTTP", func(t *testing.T) {
-		limitsOfARequest(t, start(t, func(o *Options) { o.Config.Timeouts.Read = 300 * time.Millisecond }))
-	})
-	t.Run("HTTPS", func(t *testing.T) {
-		limitsOfARequest(t, start(t, func(o *Options) { o.Config.Timeouts.Read = time.Second; overTLS(o) })) // the handshake's too
+	onBothPorts(t, limitsOfARequest)
+	// What is slow is told so when its time is over, which is short here; what is too large
+	// may take long to come on a slow machine.
+	t.Run("slow", func(t *testing.T) {
+		short := func(o *Options) { o.Config.Timeouts.Read = 300 * time.Millisecond }
+		t.Run("HTTP", func(t *testing.T) { slowRequests(t, start(t, short)) })
+		t.Run("HTTPS", func(t *testing.T) {
+			slowRequests(t, start(t, func(o *Options) { o.Config.Timeouts.Read = 2 * time.Second; overTLS(o) })) // the handshake's too
+		})
 	})
 }
 
 func limitsOfARequest(t *testing.T, s *testServer) {
 	limit := s.limits.BodyBytes
 	lines := func(n int, line string) string { return strings.Repeat(line+"\r\n", n) }
-	tests := []struct {
-		name, sent    string
-		status, errno int
-	}{
+	refused(t, s, []refusedRequest{
 		{"header of 1 MB", post("/v1/b", "X-A: "+filled(1<<20, 'a')+"\r\n", ""), 431, 0},
 		{"10,000 header lines", post("/v1/b", lines(10000, "a:b"), ""), 431, 0},
 		{"3,000 header lines", post("/v1/b", lines(3000, "a:b"), ""), 431, 0},
@@ -140,10 +141,25 @@ func limitsOfARequest(t *testing.T, s *testServer) {
 		{"chunks beyond the limit", post("/v1/b", "Transfer-Encoding: chunked\r\n", fmt.Sprintf("%x\r\n%s\r\n", limit, filled(limit, 'a'))+"1\r\na\r\n0\r\n\r\n"), 413, 113},
 		{"one chunk beyond the limit", post("/v1/b", "Transfer-Encoding: chunked\r\n", "7fffffff\r\na"), 413, 113},
 		{"expected beyond the limit", post("/v1/b", fmt.Sprintf("Expect: 100-continue\r\nContent-Length: %d\r\n", limit+1), ""), 413, 113},
-		{"slow head", "GET /v1/b HTTP/1.1\r\nHos", 408, 0},
-		{"slow body", post("/v1/b", "Content-Length: 10\r\n", "abc"), 408, 0},
-		{"slow chunks", post("/v1/b", "Transfer-Encoding: chunked\r\n", "5\r\nab"), 408, 0},
-	}
+	})
+}
+
+func slowRequests(t *testing.T, s *testServer) {
+	refused(t, s, []refusedRequest{
+		{"head", "GET /v1/b HTTP/1.1\r\nHos", 408, 0},
+		{"body", post("/v1/b", "Content-Length: 10\r\n", "abc"), 408, 0},
+		{"chunks", post("/v1/b", "Transfer-Encoding: chunked\r\n", "5\r\nab"), 408, 0},
+	})
+}
+
+// refusedRequest is a request, and the answer that it must get.
+type refusedRequest struct {
+	name, sent    string
+	status, errno int
+}
+
+// refused sends each on a connection of its own, which the server has to close.
+func refused(t *testing.T, s *testServer, tests []refusedRequest) {
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			got := s.raw(t, test.sent, false)
@@ -234,7 +250,7 @@ func TestCompressedBodiesStayCompressed(t *testing.T) {
 func TestMemoryForBodiesIsBounded(t *testing.T) {
 	s := start(t, func(o *Options) {
 		o.Config.Limits.BodyBytes = 64 << 10
-		o.Config.Timeouts.Read = time.Second
+		o.Config.Timeouts.Read = 3 * time.Second // in which all of them are there, on any machine
 	})
 	var mu sync.Mutex
 	statuses := map[int]int{}
@@ -281,7 +297,7 @@ func TestIdleConnectionIsClosed(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = c.Close() }()
-	if err := c.SetReadDeadline(time.Now().Add(3 * time.Second)); err != nil {
+	if err := c.SetReadDeadline(time.Now().Add(30 * time.Second)); err != nil {
 		t.Fatal(err)
 	}
 	buffer := make([]byte, 4096)

@@ -80,7 +80,7 @@ func clientOf(t *testing.T, dir string) *http.Client {
 	pool.AppendCertsFromPEM(text)
 	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool}}
 	t.Cleanup(transport.CloseIdleConnections)
-	return &http.Client{Transport: transport, Timeout: 20 * time.Second}
+	return &http.Client{Transport: transport, Timeout: time.Minute}
 }
 
 // The public port speaks HTTPS, with URLs to match; plaintext gets no answer of ours.
@@ -190,7 +190,7 @@ func TestProtectedClusterFromTheCommandLine(t *testing.T) {
 	}
 	_ = answer.Body.Close()
 	var s api.ClusterStatus
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	for len(s.SettingsDiffer) == 0 {
 		code, out, errs := run(t, "cluster", "status", "--json", "--http", first.url, "--ca", filepath.Join(dir, "ca.pem"))

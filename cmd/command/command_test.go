@@ -52,7 +52,7 @@ func (o *output) String() string {
 // run runs a command to its end.
 func run(t *testing.T, args ...string) (code int, stdout, stderr string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
 	var out, errs output
 	code = Main(ctx, args, &out, &errs)
@@ -75,7 +75,7 @@ func startProgram(t *testing.T, args ...string) *program {
 	p.stop = cancel
 	go func() { p.code <- Main(ctx, append([]string{"start"}, args...), &p.out, &p.errs) }()
 	t.Cleanup(func() { p.end(t) })
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for time.Now().Before(deadline) {
 		if _, url, ok := strings.Cut(p.errs.String(), " is ready: "); ok {
 			p.url = strings.TrimSpace(url)
@@ -105,7 +105,7 @@ func (p *program) end(t *testing.T) {
 		if code != ExitOK {
 			t.Errorf("ended with %d: %s", code, p.errs.String())
 		}
-	case <-time.After(30 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatalf("does not end: %s", p.errs.String())
 	}
 }
@@ -141,7 +141,7 @@ func TestFirstStartAndRestart(t *testing.T) {
 	if err != nil || !strings.Contains(string(ini), "userid_hmac_secret") {
 		t.Fatalf("%v: %s", err, ini)
 	}
-	deadline := time.Now().Add(time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for !strings.Contains(p.out.String(), "curl") && time.Now().Before(deadline) {
 		time.Sleep(time.Millisecond)
 	}

@@ -148,7 +148,7 @@ func (s *eventStream) next(names ...string) (event, change) {
 			s.t.Fatalf("got %s %s, want %v", e.Event, e.Data, names)
 		}
 		return e, e.change(s.t)
-	case <-time.After(30 * time.Second):
+	case <-time.After(time.Minute):
 		s.t.Fatalf("waited in vain for %v", names)
 	}
 	return event{}, change{}
@@ -164,7 +164,7 @@ func (s *eventStream) ended() {
 				return
 			}
 			s.t.Errorf("after the end: %s %s", e.Event, e.Data)
-		case <-time.After(30 * time.Second):
+		case <-time.After(time.Minute):
 			s.t.Fatal("the connection stays open")
 		}
 	}

@@ -24,7 +24,7 @@ func (p *program) ended(t *testing.T) int {
 	select {
 	case code := <-p.code:
 		return code
-	case <-time.After(30 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatalf("it goes on: %s", p.errs.String())
 		return 0
 	}

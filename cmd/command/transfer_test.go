@@ -76,7 +76,7 @@ func awaitTold(t *testing.T, told <-chan string, path string) {
 			if !strings.Contains(got, `"`+path+`"`) {
 				t.Errorf("told of %s, not of %s", got, path)
 			}
-		case <-time.After(20 * time.Second):
+		case <-time.After(time.Minute):
 			t.Errorf("not told of %s", path)
 		}
 		return

@@ -188,7 +188,7 @@ func propose(t *testing.T, nodes []*node, count int) {
 func converge(t *testing.T, nodes []*node) {
 	t.Helper()
 	var hashes []string
-	for range 1000 {
+	for range 6000 {
 		hashes = hashes[:0]
 		for _, n := range nodes {
 			hashes = append(hashes, n.hash(t))

@@ -172,7 +172,7 @@ func TestFlushTimeout(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for i := 0; events.Load() == 0 && i < 500; i++ {
+	for i := 0; events.Load() == 0 && i < 6000; i++ {
 		time.Sleep(10 * time.Millisecond)
 	}
 	if events.Load() == 0 || !s.Stats().FlushPending {
@@ -183,7 +183,7 @@ func TestFlushTimeout(t *testing.T) {
 	}
 	full.Off()
 	h.Release()
-	for i := 0; s.Stats().FlushPending && i < 100; i++ {
+	for i := 0; s.Stats().FlushPending && i < 3000; i++ {
 		time.Sleep(20 * time.Millisecond)
 	}
 	snapshot(t, s, 10, 1)

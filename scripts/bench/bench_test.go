@@ -127,12 +127,22 @@ func TestRateOfAKnownServer(t *testing.T) {
 		time.Sleep(wait)
 		w.WriteHeader(http.StatusCreated)
 	})
-	got := take(t, c, "create", 4)
-	if most := 4 / wait.Seconds(); got.Rate > most*1.01 || got.Rate < most/4 {
-		t.Errorf("%.0f/s, at most %.0f/s are possible", got.Rate, most)
+	op, err := prepareCreate(t.Context(), c, 1000)
+	if err != nil {
+		t.Fatal(err)
 	}
-	if got.P50 < wait || got.P99 < got.P50 {
-		t.Errorf("p50 %s, p99 %s", got.P50, got.P99)
+	// The second is long enough for a machine that stands still for a moment.
+	for _, span := range []time.Duration{60 * time.Millisecond, 2 * time.Second} {
+		got, err := load{contender: c, conns: 4, time: span, op: op}.run(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if most := 4 / wait.Seconds(); got.Rate > most*1.01 || span > time.Second && got.Rate < most/4 {
+			t.Errorf("%.0f/s, at most %.0f/s are possible", got.Rate, most)
+		}
+		if got.Done == 0 || got.P50 < wait || got.P99 < got.P50 {
+			t.Errorf("%d done, p50 %s, p99 %s", got.Done, got.P50, got.P99)
+		}
 	}
 }
 
@@ -169,7 +179,7 @@ func TestInterruptEndsARequest(t *testing.T) {
 	op, _ := prepareCreate(ctx, c, 1)
 	begun := time.Now()
 	_, err := load{contender: c, conns: 2, time: time.Minute, op: op}.run(ctx)
-	if err == nil || time.Since(begun) > 5*time.Second {
+	if err == nil || time.Since(begun) > 30*time.Second {
 		t.Errorf("%v after %s", err, time.Since(begun))
 	}
 }
