@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -181,6 +183,16 @@ func TestInterruptEndsARequest(t *testing.T) {
 	_, err := load{contender: c, conns: 2, time: time.Minute, op: op}.run(ctx)
 	if err == nil || time.Since(begun) > 30*time.Second {
 		t.Errorf("%v after %s", err, time.Since(begun))
+	}
+}
+
+// A connection that is made while the run is interrupted is no way around it.
+func TestInterruptEndsALateConnection(t *testing.T) {
+	c := serve(t, func(http.ResponseWriter, *http.Request) {})
+	var open connections
+	open.close()
+	if conn, err := open.dial(c.Addrs[0]); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("%v %v", conn, err)
 	}
 }
 

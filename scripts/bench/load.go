@@ -65,8 +65,9 @@ type loader struct {
 
 // connections are the open sockets of a loader, closed all at once when the run is interrupted.
 type connections struct {
-	mu   sync.Mutex
-	list []net.Conn
+	mu     sync.Mutex
+	list   []net.Conn
+	closed bool
 }
 
 func (c *connections) dial(addr string) (net.Conn, error) {
@@ -76,6 +77,9 @@ func (c *connections) dial(addr string) (net.Conn, error) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.closed { // while this one was made: nobody would end a request on it
+		return nil, errors.Join(net.ErrClosed, conn.Close())
+	}
 	c.list = append(c.list, conn)
 	return conn, nil
 }
@@ -83,6 +87,7 @@ func (c *connections) dial(addr string) (net.Conn, error) {
 func (c *connections) close() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.closed = true
 	for _, conn := range c.list {
 		_ = conn.Close() // may be closed already
 	}
