@@ -114,7 +114,7 @@ func startNode(t testing.TB, c Config) *testNode {
 
 func (n *testNode) stop(t testing.TB) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
 	if err := n.Shutdown(ctx); err != nil {
 		t.Errorf("shutdown of %s: %v", n.cfg.Name, err)
@@ -135,7 +135,7 @@ func (n *testNode) crash(t testing.TB) {
 
 func ready(t testing.TB, nodes ...*testNode) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	for _, n := range nodes {
 		if err := n.WaitReady(ctx); err != nil {
@@ -169,7 +169,7 @@ func trio(t testing.TB, change func(*Config)) []*testNode {
 
 func waitFor(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	end := time.Now().Add(15 * time.Second)
+	end := time.Now().Add(time.Minute)
 	for !ok() {
 		if time.Now().After(end) {
 			t.Fatalf("waited in vain: %s", what)
@@ -213,7 +213,7 @@ func put(id string) fsm.Txn {
 // busy machine leadership may move at any time.
 func mustPut(t testing.TB, n *testNode, id string) fsm.Revision {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 15*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	for {
 		r, err := n.Propose(ctx, put(id))
@@ -235,7 +235,7 @@ func mustPut(t testing.TB, n *testNode, id string) fsm.Revision {
 // has reads id from n, linearizably.
 func has(t testing.TB, n *testNode, id string) bool {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	v, err := n.View(ctx, fsm.Freshness{})
 	if err != nil {
@@ -266,7 +266,7 @@ func sameState(t testing.TB, nodes ...*testNode) {
 
 func stateHash(t testing.TB, n *testNode) [32]byte {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	v, err := n.View(ctx, fsm.Freshness{})
 	if err != nil {

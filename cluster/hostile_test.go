@@ -81,7 +81,7 @@ func hostileStreams(h *hello) map[string][]byte {
 // assault sends b and closes its half, then reads to the end.
 func assault(t *testing.T, addr string, b []byte, secure *tls.Config) {
 	t.Helper()
-	conn, err := net.DialTimeout("tcp", addr, 5*time.Second)
+	conn, err := net.DialTimeout("tcp", addr, 20*time.Second)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -127,12 +127,12 @@ func secureTrio(t testing.TB, s *secret, log io.Writer) []*testNode {
 // stranger dials n with the credentials of t and returns what a preamble is answered.
 func stranger(t testing.TB, addr string, c *tls.Config, preamble []byte) ([]byte, error) {
 	t.Helper()
-	conn, err := net.DialTimeout("tcp", addr, 5*time.Second)
+	conn, err := net.DialTimeout("tcp", addr, 20*time.Second)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer func() { _ = conn.Close() }()
-	_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
+	_ = conn.SetDeadline(time.Now().Add(30 * time.Second))
 	if c != nil {
 		conn = tls.Client(conn, c)
 	}
@@ -242,7 +242,7 @@ func TestStrangersAreRefusedByTheirCertificates(t *testing.T) {
 		return c, err
 	})
 	defer g.close()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	for _, kind := range []callType{callForward, callReadIndex, callStatus, callTerm, callPropose, callSettings, callMember, callMarks, callEntries} {
 		if f, err := g.call(ctx, n.cfg.Name, n.ClusterAddr(), kind, []byte("x")); err != nil || f.status != statusUnknown {
@@ -261,7 +261,7 @@ func TestStrangersAreRefusedByTheirCertificates(t *testing.T) {
 func TestDiallerChecksTheNameItMeant(t *testing.T) {
 	s := newSecret(t)
 	nodes := secureTrio(t, s, io.Discard)
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	for _, name := range []string{nodes[2].cfg.Name, "", "nobody"} {
 		if c, err := nodes[0].mux.dial(ctx, channelRPC, name, nodes[1].ClusterAddr()); err == nil || !strings.Contains(err.Error(), errWrongName.Error()) {
@@ -314,7 +314,7 @@ func TestClusterOverTLS(t *testing.T) {
 	s := newSecret(t)
 	nodes := secureTrio(t, s, io.Discard)
 	l := leaderOf(t, nodes...)
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	for i, n := range nodes {
 		if _, err := n.Forward(ctx, []byte("x")); err != nil {
@@ -351,7 +351,7 @@ func TestJoinAndRemovalUnderTLS(t *testing.T) {
 	if l == n {
 		t.Skip("the new node leads already")
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	if _, err := n.askStatus(ctx, l.cfg.Name, l.ClusterAddr()); err != nil {
 		t.Fatal(err)
@@ -394,7 +394,7 @@ func TestSilentConnectionsKeepNobodyOut(t *testing.T) {
 				}
 				t.Cleanup(func() { _ = conn.Close() })
 			}
-			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 			defer cancel()
 			conn, err := n.mux.dial(ctx, channelRPC, "solo", n.ClusterAddr())
 			if err != nil {

@@ -238,7 +238,7 @@ func TestStrangersOnTheClusterPortDoNoHarm(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		_ = conn.SetDeadline(time.Now().Add(5 * time.Second))
+		_ = conn.SetDeadline(time.Now().Add(30 * time.Second))
 		_, _ = conn.Write(tc.send)
 		_ = conn.(*net.TCPConn).CloseWrite()
 		got, _ := io.ReadAll(conn)
@@ -268,7 +268,7 @@ func TestForeignClustersDoNotMix(t *testing.T) {
 	ready(t, n)
 	tellsOf(t, n, "gossip meets nodes of another cluster", "n0, n1, n2")
 	tellsOf(t, nodes[0], "gossip meets nodes of another cluster", "lone")
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
 	l := leaderOf(t, nodes...)
 	if _, err := n.client.call(ctx, l.cfg.Name, l.ClusterAddr(), callStatus, nil); !errors.Is(err, ErrForeignCluster) {
@@ -309,7 +309,7 @@ func TestSecondNodeOfANameIsRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer n.stop(t)
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	if err := n.WaitReady(ctx); !errors.Is(err, ErrNameTaken) {
 		t.Errorf("twin: %v", err)
