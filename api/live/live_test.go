@@ -309,9 +309,8 @@ func TestSlowClientIsDropped(t *testing.T) {
 	}); !ended || reason != "slow" {
 		t.Errorf("ended %v, reason %q", ended, reason)
 	}
-	if queued := h.queued.Load(); queued != 0 {
-		t.Errorf("%d bytes are still counted", queued)
-	}
+	// A frame is counted until its write has ended, which a client may be ahead of.
+	eventually(t, "bytes are still counted", func() bool { return h.queued.Load() == 0 })
 }
 
 func TestPlaces(t *testing.T) {
