@@ -114,7 +114,7 @@ func (a *archiver) start() {
 func (a *archiver) close() {
 	if a != nil {
 		a.cancel()
-		a.wg.Wait()
+		endWithin(placeGrace, &a.wg, a.log)
 	}
 }
 

@@ -324,6 +324,26 @@ func TestArchiveOfTheFutureHoldsNothingUp(t *testing.T) {
 	}
 }
 
+// The file system with the archives hangs, and with it what writes there: a node that is
+// told to stop does.
+func TestPlaceThatHangsDoesNotKeepANode(t *testing.T) {
+	n := alone(t, filepath.Join(t.TempDir(), "archives"))
+	hang := make(chan struct{})
+	defer close(hang)
+	n.backups.wg.Go(func() { <-hang })
+	n.archive.wg.Go(func() { <-hang })
+	closed := make(chan error, 1)
+	go func() { closed <- n.Close() }()
+	select {
+	case err := <-closed:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(2*placeGrace + time.Minute):
+		t.Fatal("it waits for ever")
+	}
+}
+
 // The schedule and the archiver find an empty place at the same moment: one archive is
 // made, and the log goes on behind it. With one from each there would be a gap between.
 func TestScheduleAndArchiverBeginTogether(t *testing.T) {

@@ -22,6 +22,8 @@ const (
 	scheduleTick  = time.Second      // how often a node looks whether it is its turn
 	scheduleRetry = 30 * time.Second // after the first failure; doubled with each further one
 	scheduleMost  = 30 * time.Minute // but never more than this
+	// placeGrace is how long a node that stops waits for the place of its archives.
+	placeGrace = archiveRest + 2*time.Second
 	// clockSlack is how far ahead the clock of the node may be that made an archive; one
 	// that is further ahead has a wrong time, and says nothing of when the next is due.
 	clockSlack = time.Minute
@@ -86,7 +88,19 @@ func (s *scheduler) start() {
 func (s *scheduler) close() {
 	if s != nil {
 		s.cancel()
-		s.wg.Wait()
+		endWithin(placeGrace, &s.wg, s.log)
+	}
+}
+
+// endWithin waits for the goroutines of wg, but no longer than d: a call to a file system
+// that hangs ends when that does, and the node must hand over and stop before.
+func endWithin(d time.Duration, wg *sync.WaitGroup, log hclog.Logger) {
+	done := make(chan struct{})
+	go func() { wg.Wait(); close(done) }()
+	select {
+	case <-done:
+	case <-time.After(d):
+		log.Warn("the place of the archives does not answer; nobody waits for it any more", "waited", d)
 	}
 }
 
