@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/hashicorp/raft"
 
@@ -13,6 +14,9 @@ import (
 
 // ErrCompacted: no log that this node can read has the entries that were asked for.
 var ErrCompacted = errors.New("cluster: the log begins later")
+
+// ErrNotAsked comes with ErrCompacted: a member that may have the entries did not answer.
+var ErrNotAsked = errors.New("cluster: not every member answers")
 
 // maxEntriesBytes bounds an answer with entries, unless one alone is larger; both fit
 // into MaxCallBytes.
@@ -23,7 +27,8 @@ const maxEntriesBytes = 1 << 20
 // the last of them: they are committed then, on every node the same. So what this node
 // lacks, as a snapshot was installed here, others are asked for. An entry is shared and
 // must not be changed. It reads beside Raft and holds nothing up.
-// Errors: ErrCompacted, fsm.ErrCorrupt, or the disk's.
+// Errors: ErrCompacted, with ErrNotAsked if it may be otherwise, fsm.ErrCorrupt, ctx's, or
+// the disk's.
 func (n *Node) Entries(ctx context.Context, from, to uint64, f func(*raft.Log) bool) error {
 	for i := from; i <= to; {
 		logs, err := n.ownEntries(i, to)
@@ -76,34 +81,49 @@ func (n *Node) ownEntries(from, to uint64) (logs []*raft.Log, err error) {
 	return logs, nil
 }
 
-// peerEntries asks the other members one after another for entries that this node
-// lacks, for the reason missing.
+// peerEntries asks the other members one after another, first the one that helped last,
+// for entries that this node lacks, for the reason missing.
 func (n *Node) peerEntries(ctx context.Context, from, to uint64, missing error) ([]*raft.Log, error) {
-	for _, s := range n.servers() {
+	servers := slices.Clone(n.servers())
+	if last := n.helper.Load(); last != nil {
+		if i := slices.IndexFunc(servers, func(s raft.Server) bool { return string(s.ID) == *last }); i > 0 {
+			servers[0], servers[i] = servers[i], servers[0]
+		}
+	}
+	for _, s := range servers {
 		name := string(s.ID)
 		if name == n.cfg.Name {
 			continue
 		}
-		logs, err := n.askEntries(ctx, name, n.peerAddr(name, string(s.Address)), from, to)
+		logs, answered, err := n.askEntries(ctx, name, n.peerAddr(name, string(s.Address)), from, to)
 		if err == nil && len(logs) > 0 {
+			n.helper.Store(&name)
 			return logs, nil
+		}
+		if ctx.Err() != nil { // nothing is known
+			return nil, ctx.Err()
+		}
+		if !answered && !errors.Is(missing, ErrNotAsked) {
+			missing = fmt.Errorf("%w; %w: %s", missing, ErrNotAsked, name)
 		}
 		n.log.Debug("entries for the archive", "node", name, "from", from, "to", to, "error", err)
 	}
-	return nil, errors.Join(missing, ctx.Err())
+	return nil, missing
 }
 
-func (n *Node) askEntries(ctx context.Context, name, addr string, from, to uint64) ([]*raft.Log, error) {
+// askEntries asks one member; answered is false if it may have them all the same.
+func (n *Node) askEntries(ctx context.Context, name, addr string, from, to uint64) (logs []*raft.Log, answered bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	f, err := n.client.call(ctx, name, addr, callEntries, binary.AppendUvarint(binary.AppendUvarint(nil, from), to))
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
-	if f.status != statusOK { // statusUnknown: an older version
-		return nil, fmt.Errorf("answer %d %q", f.status, f.payload)
+	if f.status != statusOK { // statusUnknown: an older version; statusRefused: not applied yet
+		return nil, f.status != statusRefused, fmt.Errorf("answer %d %q", f.status, f.payload)
 	}
-	return decodeEntries(f.payload, from, to)
+	logs, err = decodeEntries(f.payload, from, to)
+	return logs, err == nil, err
 }
 
 // serveEntries is the other end: it tells only what its own state has applied, as what

@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"reflect"
@@ -139,8 +140,17 @@ func TestEntriesComeFromTheOthers(t *testing.T) {
 	if err := l.logs.DeleteRange(1, end-10); err != nil {
 		t.Fatal(err)
 	}
-	if got, err := read(rest[0]); !errors.Is(err, ErrCompacted) || len(got) > 0 {
+	if got, err := read(rest[0]); !errors.Is(err, ErrCompacted) || errors.Is(err, ErrNotAsked) || len(got) > 0 {
 		t.Errorf("%d entries that nobody has, %v", len(got), err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := rest[0].Entries(ctx, 2, end, func(*raft.Log) bool { return true }); errors.Is(err, ErrCompacted) || !errors.Is(err, context.Canceled) {
+		t.Errorf("the end of a node is taken for a gap: %v", err)
+	}
+	rest[1].stop(t)
+	if got, err := read(rest[0]); !errors.Is(err, ErrCompacted) || !errors.Is(err, ErrNotAsked) || len(got) > 0 {
+		t.Errorf("%d entries that one who does not answer may have, %v", len(got), err)
 	}
 }
 

@@ -24,6 +24,10 @@ const (
 	archiveRetry = time.Second            // after the first failure; doubled with each further one
 	archiveMost  = time.Minute            // but never more than this
 	archiveRest  = 3 * time.Second        // for what is left when the node stops
+	// archivePatience is how long entries that this node lacks are asked for while a
+	// member that may have them does not answer; they are a gap then. All that follows
+	// is held meanwhile.
+	archivePatience = 10 * time.Minute
 )
 
 // archiveState is what `quinto backup status` shows of the archive of the log.
@@ -81,6 +85,8 @@ type archiver struct {
 	open    *backup.SegmentBuilder
 	opened  time.Time
 	stood   fsm.StateInfo // where the state stood when open was last filled
+	gapped  bool          // a gap is known, and no archive is behind it yet
+	unasked time.Time     // since when a member that may have entries does not answer
 
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
@@ -212,6 +218,7 @@ func (a *archiver) forget() {
 		a.next, a.open = 0, new(backup.SegmentBuilder)
 		a.wait(time.Time{})
 	}
+	a.unasked = time.Time{}
 }
 
 func (a *archiver) wait(since time.Time) {
@@ -238,7 +245,7 @@ func (a *archiver) once(ctx context.Context) error {
 	}
 	for {
 		full, err := a.fill(ctx, at)
-		if errors.Is(err, cluster.ErrCompacted) {
+		if a.lost(err) {
 			if a.open.Last() != 0 { // what is before the gap is not lost
 				if err := a.ship(ctx); err != nil {
 					return err
@@ -256,6 +263,20 @@ func (a *archiver) once(ctx context.Context) error {
 			return err
 		}
 	}
+}
+
+// lost reports whether err says that entries are gone for good.
+func (a *archiver) lost(err error) bool {
+	if !errors.Is(err, cluster.ErrNotAsked) {
+		if err == nil {
+			a.unasked = time.Time{}
+		}
+		return errors.Is(err, cluster.ErrCompacted)
+	}
+	if a.unasked.IsZero() {
+		a.unasked = time.Now()
+	}
+	return time.Since(a.unasked) > archivePatience
 }
 
 // fill adds entries up to where the state stands, and reports whether the segment is as
@@ -303,7 +324,7 @@ func (a *archiver) ship(ctx context.Context) error {
 
 // begin goes on with an entry: all before it are archived.
 func (a *archiver) begin(next uint64) {
-	a.next = next
+	a.next, a.gapped = next, false
 	a.n.cluster.Archived(next - 1)
 	a.note(func(s *archiveState) { s.Index = next - 1 })
 }
@@ -349,10 +370,10 @@ func (a *archiver) find(ctx context.Context, at fsm.StateInfo) error {
 	case err == nil:
 		a.begin(end + 1)
 		return nil
-	case !errors.Is(err, cluster.ErrCompacted):
-		return err
-	case last == nil: // the log was not archived then: no promise is broken
+	case errors.Is(err, cluster.ErrCompacted) && last == nil: // the log was not archived then: no promise is broken
 		return a.first(ctx, at)
+	case !a.lost(err):
+		return err
 	case base.Index > end && a.has(ctx, base.Index+1, at.Index) == nil: // whoever made it knows of the gap
 		a.begin(base.Index + 1)
 		return nil
@@ -403,8 +424,11 @@ func (a *archiver) agrees(ctx context.Context, s *backup.Segment) error {
 // of the state begins a new row of segments.
 func (a *archiver) gap(ctx context.Context, cause error) error {
 	text := oneLine(cause)
-	a.log.Error("a gap in the archive of the log: moments in it cannot be restored; a new archive is made", "error", text)
-	a.note(func(s *archiveState) { s.Gaps++; s.Gap = time.Now().UTC().Format(time.RFC3339) + " " + text })
+	if !a.gapped { // else the archive behind it could not be made yet
+		a.log.Error("a gap in the archive of the log: moments in it cannot be restored; a new archive is made", "error", text)
+		a.note(func(s *archiveState) { s.Gaps++; s.Gap = time.Now().UTC().Format(time.RFC3339) + " " + text })
+	}
+	a.gapped = true
 	a.s.making.Lock()
 	defer a.s.making.Unlock()
 	return a.anew(ctx)

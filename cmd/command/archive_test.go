@@ -2,7 +2,9 @@ package command
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -11,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"quinto/cluster"
 	"quinto/fsm"
 	"quinto/internal/backup"
 	"quinto/internal/config"
@@ -341,6 +344,25 @@ func TestPlaceThatHangsDoesNotKeepANode(t *testing.T) {
 		}
 	case <-time.After(2*placeGrace + time.Minute):
 		t.Fatal("it waits for ever")
+	}
+}
+
+// A member that does not answer may have what this node lacks: it is a gap once that has
+// lasted, not at once.
+func TestMemberThatDoesNotAnswerIsNoGap(t *testing.T) {
+	var a archiver
+	compacted, notAsked := cluster.ErrCompacted, errors.Join(cluster.ErrCompacted, cluster.ErrNotAsked)
+	for i, c := range []struct {
+		err  error
+		ago  time.Duration
+		lost bool
+	}{{compacted, 0, true}, {notAsked, 0, false}, {notAsked, 2 * archivePatience, true}, {compacted, 0, true}, {nil, 0, false}, {notAsked, 0, false}, {context.Canceled, 0, false}} {
+		if c.ago > 0 {
+			a.unasked = time.Now().Add(-c.ago)
+		}
+		if got := a.lost(c.err); got != c.lost {
+			t.Errorf("%d: %v after %v: %v", i, c.err, c.ago, got)
+		}
 	}
 }
 
