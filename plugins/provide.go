@@ -188,6 +188,10 @@ type RouteRequest struct {
 	View                fsm.Reader
 	Now                 fsm.Timestamp // the clock, ms
 	Client              string        // address
+	// May reports whether the sender may do "read" or "write" to the object at a path,
+	// as a request of Kinto's would: by its permissions, those of what it lies in, and
+	// the settings. For an object that is not there the others count.
+	May func(permission string, at fsm.Path) (bool, error)
 }
 
 // RouteResponse is a complete answer. Header names are sent as written;

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"quinto/fsm"
 	"quinto/plugins"
 )
 
@@ -126,7 +127,8 @@ func (p *planner) endpoint(r *Request, at *endpoint) (*outline, error) {
 	}
 	params, _ := at.match(r.Path)
 	asked := &plugins.RouteRequest{Method: r.Method, Path: r.Path, Query: r.Query, Base: r.url(""), Params: params, Header: r.Header,
-		Body: r.Body, UserID: who.user, Principals: who.principals, View: p.state, Now: p.now, Client: r.Client}
+		Body: r.Body, UserID: who.user, Principals: who.principals, View: p.state, Now: p.now, Client: r.Client,
+		May: func(permission string, at fsm.Path) (bool, error) { return p.may(who, permission, at) }}
 	if route.Plan == nil {
 		got := route.Handle(p.ctx, asked)
 		return routeOutline(got, r), p.refusal(got.Err, who)
@@ -149,6 +151,21 @@ func (p *planner) endpoint(r *Request, at *endpoint) (*outline, error) {
 		out.unstored = routeOutline(plan.Unstored, r)
 	}
 	return out, nil
+}
+
+// may reports whether somebody has a permission on an object, as authorize does.
+func (p *planner) may(who *identity, permission string, at fsm.Path) (bool, error) {
+	rt, ok := p.s.table.route(string(at))
+	if !ok || !rt.object {
+		return false, nil
+	}
+	grants := rt.kind.Grants[permission]
+	if permission == "read" {
+		grants = rt.kind.readGrants()
+	}
+	c := &call{planner: p, route: rt, who: who}
+	c.setLinks(rt.links)
+	return c.allowed(permits(c.links, grants), permission)
 }
 
 // refusal makes the answer of a plugin's error.

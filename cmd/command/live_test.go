@@ -449,7 +449,7 @@ func TestTicketOfAReadOnlyServer(t *testing.T) {
 	at := url + "changes?_ticket=" + ticket.Ticket
 	s := listen(t, at, "", "")
 	s.next("start")
-	again, err := http.NewRequest("GET", at, nil)
+	again, err := http.NewRequest(http.MethodGet, at, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -459,7 +459,7 @@ func TestTicketOfAReadOnlyServer(t *testing.T) {
 		t.Fatal(err)
 	}
 	resp.Body.Close()
-	if resp.StatusCode != 401 {
+	if resp.StatusCode != http.StatusUnauthorized {
 		t.Errorf("a ticket worked twice: %d", resp.StatusCode)
 	}
 }

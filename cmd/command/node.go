@@ -324,7 +324,7 @@ func (n *Node) newDispatcher() (*dispatch.Dispatcher, error) {
 func (n *Node) slog(name string) *slog.Logger { return slog.New(&handler{log: n.log.Named(name)}) }
 
 func (n *Node) routes() []plugins.Route {
-	all := n.hooksRoutes()
+	all := append(n.hooksRoutes(), n.ownHooksRoutes()...)
 	for _, p := range n.plugins.Routes {
 		all = append(all, p.Routes()...)
 	}

@@ -88,6 +88,21 @@ func Plain(err error) error {
 	return err
 }
 
+// Brief is Plain for those who may not learn the addresses of this network: without that
+// of the peer, of this node and of the name server.
+func Brief(err error) error {
+	err = Plain(err)
+	var name *net.DNSError
+	if errors.As(err, &name) {
+		return fmt.Errorf("lookup: %s", name.Err)
+	}
+	var op *net.OpError
+	if errors.As(err, &op) {
+		return fmt.Errorf("%s: %w", op.Op, op.Err)
+	}
+	return err
+}
+
 // Read returns the body of an answer, or ErrTooLong beyond limit bytes.
 func Read(body io.Reader, limit int64) ([]byte, error) {
 	b, err := io.ReadAll(io.LimitReader(body, limit+1))

@@ -69,6 +69,16 @@ type Report struct {
 
 // Report returns how all notifiers stand that are registered or configured here.
 func (d *Dispatcher) Report(v *fsm.View) ([]Report, error) {
+	return d.report(v, func(*Report) bool { return true })
+}
+
+// DeclaredBy returns how the notifiers stand that the object at a path declares.
+func (d *Dispatcher) DeclaredBy(v *fsm.View, at fsm.Path) ([]Report, error) {
+	return d.report(v, func(r *Report) bool { return r.Declared != nil && r.Declared.Of == at })
+}
+
+// report returns how those notifiers stand that chosen accepts.
+func (d *Dispatcher) report(v *fsm.View, chosen func(*Report) bool) ([]Report, error) {
 	registered, err := v.Notifiers()
 	if err != nil {
 		return nil, err
@@ -78,12 +88,14 @@ func (d *Dispatcher) Report(v *fsm.View) ([]Report, error) {
 		return nil, err
 	}
 	var all []Report
+	at := map[string]int{}
 	for _, s := range d.Status() {
+		at[s.Name] = len(all)
 		all = append(all, Report{Status: s})
 	}
 	for _, n := range registered {
-		i := slices.IndexFunc(all, func(r Report) bool { return r.Name == n.Name })
-		if i < 0 {
+		i, known := at[n.Name]
+		if !known {
 			state := StateMissing
 			if d.declares(n.Name) {
 				state = StateStandby // or soon forgotten
@@ -99,6 +111,7 @@ func (d *Dispatcher) Report(v *fsm.View) ([]Report, error) {
 		}
 		all[i].Lag = uint64(v.Revision() - min(v.Revision(), slowest(n)))
 	}
+	all = slices.DeleteFunc(all, func(r Report) bool { return !chosen(&r) })
 	for i := range all {
 		if err := all[i].read(v); err != nil {
 			return nil, err

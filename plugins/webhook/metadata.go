@@ -75,7 +75,7 @@ func (m *Metadata) Provision(_ context.Context, s plugins.Settings) (err error) 
 	if err != nil {
 		return err
 	}
-	m.sender = poster{outbound.NewClient(m.guard), time.Duration(seconds) * time.Second}
+	m.sender = poster{outbound.NewClient(m.guard), time.Duration(seconds) * time.Second, outbound.Brief}
 	if file := s.Text("webhooks.ca_file", ""); file != "" {
 		if err := outbound.Trust(m.sender.client, file); err != nil {
 			return fmt.Errorf("webhooks.ca_file: %w", err)

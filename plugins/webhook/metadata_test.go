@@ -167,12 +167,20 @@ func trusting(t *testing.T, more string, to ...*receiver) *house {
 // ask sends a request; no answer ever has a secret.
 func (h *house) ask(want int, method, path, body string) string {
 	h.t.Helper()
+	return h.askAs("a", want, method, path, body)
+}
+
+// askAs is ask of a user, or of nobody.
+func (h *house) askAs(user string, want int, method, path, body string) string {
+	h.t.Helper()
 	r, err := http.NewRequest(method, strings.TrimSuffix(h.node.URL(), "/")+path, strings.NewReader(body))
 	if err != nil {
 		h.t.Fatal(err)
 	}
 	r.Header.Set("Content-Type", "application/json")
-	r.SetBasicAuth("a", "b")
+	if user != "" {
+		r.SetBasicAuth(user, "b")
+	}
 	res, err := http.DefaultClient.Do(r)
 	if err != nil {
 		h.t.Fatal(err)

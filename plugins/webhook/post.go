@@ -20,12 +20,13 @@ const userAgent = "quinto-webhook"
 // poster sends signed bodies.
 type poster struct {
 	client  *http.Client
-	timeout time.Duration // of one attempt
+	timeout time.Duration     // of one attempt
+	failure func(error) error // what may be told of a call that failed
 }
 
 // post sends body once. Any 2xx means taken. A redirect is a failure. 410 is an error
 // of plugins.Gone, and what Retry-After asks for one of plugins.RetryAfter. No error
-// quotes the address or a secret.
+// quotes the URL or a secret.
 func (p poster) post(ctx context.Context, to *url.URL, signers outbound.Signers, id string, body []byte) error {
 	ctx, cancel := context.WithTimeout(ctx, p.timeout)
 	defer cancel()
@@ -35,7 +36,7 @@ func (p poster) post(ctx context.Context, to *url.URL, signers outbound.Signers,
 	}
 	res, err := p.client.Do(req)
 	if err != nil {
-		return fmt.Errorf("webhook: %w", outbound.Plain(err))
+		return fmt.Errorf("webhook: %w", p.failure(err))
 	}
 	defer res.Body.Close()
 	_, _ = io.CopyN(io.Discard, res.Body, MaxResponseBytes) // only to use the connection again

@@ -191,7 +191,7 @@ func (w *Webhook) Lost(ctx context.Context, l plugins.Loss) error {
 }
 
 func (w *Webhook) post(ctx context.Context, id string, body []byte) error {
-	return poster{w.client, w.timeout}.post(ctx, w.url, w.signers, id, body)
+	return poster{w.client, w.timeout, outbound.Plain}.post(ctx, w.url, w.signers, id, body)
 }
 
 var (

@@ -20,6 +20,7 @@ import (
 	"go.uber.org/goleak"
 
 	"quinto/fsm"
+	"quinto/internal/outbound"
 	"quinto/plugins"
 )
 
@@ -325,7 +326,7 @@ func TestLoss(t *testing.T) {
 	set := settings(s.URL)
 	set.Secret = secret(1)
 	w := load(t, set)
-	hook := &declared{sender: &poster{w.client, DefaultTimeout}}
+	hook := &declared{sender: &poster{w.client, DefaultTimeout, outbound.Brief}}
 	if err := hook.set(&definition{URL: s.URL, Secret: secret(1)}); err != nil {
 		t.Fatal(err)
 	}
