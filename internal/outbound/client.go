@@ -24,6 +24,9 @@ const (
 // ErrTooLong is returned by Read for an answer beyond its limit.
 var ErrTooLong = errors.New("the answer is too long")
 
+// ErrProtocol is returned for an answer with 101.
+var ErrProtocol = errors.New("the answer changes to another protocol (101)")
+
 // NewClient returns a client that follows no redirect, since that would leave the
 // address that was meant, and asks no proxy of the environment. guard nil: any
 // address is called.
@@ -34,7 +37,7 @@ func NewClient(guard *Guard) *http.Client {
 	}
 	return &http.Client{
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-		Transport: &http.Transport{
+		Transport: Transport{&http.Transport{
 			Proxy:                  nil,
 			DialContext:            dialer.DialContext,
 			TLSHandshakeTimeout:    dialTimeout,
@@ -44,8 +47,23 @@ func NewClient(guard *Guard) *http.Client {
 			IdleConnTimeout:        idleTimeout,
 			MaxResponseHeaderBytes: MaxHeaderBytes,
 			DisableCompression:     true,
-		},
+		}},
 	}
+}
+
+// Transport is an http.Transport for requests that ask for no other protocol: an answer
+// with one, 101, is ErrProtocol. Its body would be the bare connection, which no end of
+// a context interrupts.
+type Transport struct{ *http.Transport }
+
+// RoundTrip implements http.RoundTripper.
+func (t Transport) RoundTrip(r *http.Request) (*http.Response, error) {
+	resp, err := t.Transport.RoundTrip(r)
+	if err == nil && resp.StatusCode == http.StatusSwitchingProtocols {
+		_ = resp.Body.Close() // with the connection
+		return nil, ErrProtocol
+	}
+	return resp, err
 }
 
 // Trust has a client of NewClient trust the authorities in a file of PEM blocks beside
@@ -62,7 +80,7 @@ func Trust(c *http.Client, file string) error {
 	if !roots.AppendCertsFromPEM(text) {
 		return fmt.Errorf("%s has no certificate", file)
 	}
-	if t, ok := c.Transport.(*http.Transport); ok {
+	if t, ok := c.Transport.(Transport); ok {
 		t.TLSClientConfig = &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}
 	}
 	return nil

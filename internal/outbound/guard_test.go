@@ -72,7 +72,7 @@ func TestClientGoesNowhereElse(t *testing.T) {
 	}
 	c := NewClient(nil)
 	defer c.CloseIdleConnections()
-	if c.Transport.(*http.Transport).Proxy != nil {
+	if c.Transport.(Transport).Proxy != nil {
 		t.Error("it asks for a proxy")
 	}
 	resp, err := c.Post(away.URL, "text/plain", strings.NewReader("x"))

@@ -8,6 +8,8 @@ import (
 	"net/http"
 	"sync"
 	"time"
+
+	"quinto/internal/outbound"
 )
 
 // Bounds of what a provider may cost.
@@ -44,7 +46,7 @@ func newClient(base context.Context) (client *http.Client, idle func()) {
 		}
 		return nil
 	}
-	return &http.Client{Timeout: callTimeout, Transport: &capped{next: t, base: base}, CheckRedirect: follow}, t.CloseIdleConnections
+	return &http.Client{Timeout: callTimeout, Transport: &capped{next: outbound.Transport{Transport: t}, base: base}, CheckRedirect: follow}, t.CloseIdleConnections
 }
 
 // capped ends calls with base and bodies beyond maxAnswerBytes.
