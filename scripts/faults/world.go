@@ -218,38 +218,54 @@ func (w *world) ready(ctx context.Context) (live []*testcluster.Node, err error)
 	return live, err
 }
 
-// rest writes down what the nodes hold at rest.
+// restLooks bounds how often it is looked again for a write that came late.
+const restLooks = 20
+
+// rest writes down what the nodes hold at rest. A write whose client gave it up may
+// still come, behind what was looked at first: it is looked again then.
 func (w *world) rest(ctx context.Context, live []*testcluster.Node, all []*clients.Poller) error {
 	w.load.Use(httpNodes(live))
-	short, cancel := context.WithTimeout(ctx, calmLimit/3)
-	defer cancel()
-	hashes, unequal := w.cluster.SameHashes(short)
+	var hashes []testcluster.Hash
+	var finals []*checker.Final
+	var unequal error
+	for looks := 0; looks == 0 || looks < restLooks && late(hashes, finals); looks++ {
+		short, cancel := context.WithTimeout(ctx, calmLimit/3)
+		hashes, unequal = w.cluster.SameHashes(short)
+		cancel()
+		for _, p := range all {
+			for tries := 0; !p.Poll() && tries < 200; tries++ {
+				if err := ctx.Err(); err != nil {
+					return errors.Join(unequal, fmt.Errorf("a poller comes to no end: %w", err))
+				}
+			}
+		}
+		finals = nil
+		for _, n := range live {
+			f, err := w.load.Final(httpNode{n})
+			if err != nil {
+				return errors.Join(unequal, err)
+			}
+			finals = append(finals, f)
+		}
+	}
 	for _, h := range hashes {
 		w.rec.Add(&checker.Line{Hash: &checker.Hash{Node: h.Name, Applied: h.Applied, Revision: h.Revision, State: h.State, Full: h.Full}})
 	}
-	for _, p := range all {
-		for tries := 0; !p.Poll() && tries < 200; tries++ {
-			if err := ctx.Err(); err != nil {
-				return errors.Join(unequal, fmt.Errorf("a poller comes to no end: %w", err))
-			}
-		}
-	}
-	var revision uint64
-	for _, n := range live {
-		f, err := w.load.Final(httpNode{n})
-		if err != nil {
-			return errors.Join(unequal, err)
-		}
-		revision = f.Revision
+	for _, f := range finals {
 		w.rec.Add(&checker.Line{Final: f})
 	}
-	if err := w.hooks.caughtUp(ctx, revision); err != nil {
+	if err := w.hooks.caughtUp(ctx, finals[len(finals)-1].Revision); err != nil {
 		w.o.say("  %v", err) // what is missing is a violation, which the checker finds
 	}
 	if len(hashes) >= 2 {
 		unequal = nil // differing states are for the checker
 	}
 	return errors.Join(unequal, w.panics())
+}
+
+// late reports whether the state has gone on since the nodes were compared.
+func late(hashes []testcluster.Hash, finals []*checker.Final) bool {
+	return len(hashes) > 0 && finals[len(finals)-1].Revision > hashes[0].Revision
 }
 
 func (w *world) panics() error {

@@ -122,13 +122,19 @@ func (w *world) form() error {
 		return err
 	}
 	for _, path := range []string{clients.BucketPath, clients.CollectionPath} {
-		a := w.machines[0].Send(ctx, &clients.Request{Method: http.MethodPut, Path: path, User: clients.Owner})
+		put := &clients.Request{Method: http.MethodPut, Path: path, User: clients.Owner}
+		a := w.machines[0].Send(ctx, put)
+		for ; a.Status == http.StatusServiceUnavailable && ctx.Err() == nil; a = w.machines[0].Send(ctx, put) { // an election, on a busy machine
+			w.wait(100 * time.Millisecond)
+		}
 		if a.Err != nil || a.Status >= 300 {
-			return fmt.Errorf("PUT %s: %d %s %w", path, a.Status, a.Body, a.Err)
+			return fmt.Errorf("PUT %s: %d %s: %w", path, a.Status, a.Body, errors.Join(a.Err, errNotMade))
 		}
 	}
 	return nil
 }
+
+var errNotMade = errors.New("the collection of the load was not made")
 
 // ready waits until all members serve.
 func (w *world) ready(ctx context.Context) error {
@@ -195,7 +201,9 @@ func (w *world) strike(e *event) {
 	}
 }
 
-// rest waits until all nodes are at rest with one state, and writes it down.
+// rest waits until all nodes are at rest with one state, and writes it down. A write
+// whose client gave it up may still come, behind what was looked at first: it is looked
+// again then.
 func (w *world) rest(pollers []*clients.Poller) error {
 	ctx, cancel := w.within(restLimit)
 	defer cancel()
@@ -203,51 +211,66 @@ func (w *world) rest(pollers []*clients.Poller) error {
 		return err
 	}
 	w.use()
-	if err := w.hashes(ctx); err != nil {
-		return err
-	}
-	for _, p := range pollers {
-		for !p.Poll() {
-			if ctx.Err() != nil {
-				return errors.New("a poller comes to no end")
+	var hashes []*checker.Hash
+	var finals []*checker.Final
+	for late := true; late; late = ctx.Err() == nil && finals[len(finals)-1].Revision > hashes[0].Revision {
+		var err error
+		if hashes, err = w.hashes(ctx); err != nil {
+			return err
+		}
+		for _, p := range pollers {
+			for !p.Poll() {
+				if ctx.Err() != nil {
+					return errors.New("a poller comes to no end")
+				}
 			}
 		}
+		if finals, err = w.finals(ctx); err != nil {
+			return err
+		}
 	}
-	var highest uint64
+	for _, h := range hashes {
+		w.add(&checker.Line{Hash: h})
+	}
+	for _, f := range finals {
+		w.add(&checker.Line{Final: f})
+	}
+	highest := finals[len(finals)-1].Revision
+	w.await(10*time.Second, func() bool { return w.delivered() >= highest }) // what is missing then is for the checker
+	return nil
+}
+
+// finals reads the whole collection through each member.
+func (w *world) finals(ctx context.Context) (all []*checker.Final, err error) {
 	for _, m := range w.members() {
 		f, err := w.load.Final(m)
 		for ; err != nil && ctx.Err() == nil; f, err = w.load.Final(m) { // an election, on a busy machine
 			w.wait(100 * time.Millisecond)
 		}
 		if err != nil {
-			return err
+			return nil, err
 		}
-		highest = f.Revision
-		w.add(&checker.Line{Final: f})
+		all = append(all, f)
 	}
-	w.await(10*time.Second, func() bool { return w.delivered() >= highest }) // what is missing then is for the checker
-	return nil
+	return all, nil
 }
 
-// hashes notes the states of all nodes once they have applied the same entry.
-func (w *world) hashes(ctx context.Context) error {
+// hashes returns the states of all nodes once they have applied the same entry.
+func (w *world) hashes(ctx context.Context) ([]*checker.Hash, error) {
 	for {
 		all, err := w.look()
 		if err != nil {
-			return err
+			return nil, err
 		}
 		same := true
 		for _, h := range all {
 			same = same && h.Applied == all[0].Applied
 		}
 		if same {
-			for _, h := range all {
-				w.add(&checker.Line{Hash: h})
-			}
-			return nil
+			return all, nil
 		}
 		if ctx.Err() != nil {
-			return fmt.Errorf("the nodes are not at the same entry in time: %s", show(all))
+			return nil, fmt.Errorf("the nodes are not at the same entry in time: %s", show(all))
 		}
 		w.wait(30 * time.Millisecond)
 	}
