@@ -22,11 +22,18 @@ func look(t *testing.T, ctx context.Context, n *Node, path string) moment {
 	check(t, err)
 	r.SetBasicAuth("tester", "tester")
 	r.Header.Set("Quinto-Consistency", "linearizable")
-	a, err := n.Client().Do(r)
-	check(t, err)
-	body, err := io.ReadAll(a.Body)
-	_ = a.Body.Close()
-	check(t, err)
+	var a *http.Response
+	var body []byte
+	for end := time.Now().Add(askLimit); ; { // as Ask, with the headers of the answer
+		a, err = n.Client().Do(r)
+		check(t, err)
+		body, err = io.ReadAll(a.Body)
+		_ = a.Body.Close()
+		check(t, err)
+		if a.StatusCode != http.StatusServiceUnavailable || time.Now().After(end) || sleep(ctx, 100*time.Millisecond) != nil {
+			break
+		}
+	}
 	if a.StatusCode != http.StatusOK {
 		t.Fatalf("%d %.200s", a.StatusCode, body)
 	}

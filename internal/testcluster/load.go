@@ -34,7 +34,7 @@ type Load struct {
 func (c *Cluster) StartLoad(ctx context.Context, name string, workers int) (*Load, error) {
 	l := &Load{cluster: c, path: "/buckets/" + name + "/collections/c/records", stop: make(chan struct{}), acked: map[string]string{}, last: time.Now()}
 	for _, p := range []string{"/buckets/" + name, "/buckets/" + name + "/collections/c"} {
-		if code, body, err := c.Nodes[0].Do(ctx, http.MethodPut, p, nil, nil); err != nil || code >= 300 {
+		if code, body, err := c.Nodes[0].Ask(ctx, http.MethodPut, p, nil, nil); err != nil || code >= 300 {
 			return nil, fmt.Errorf("testcluster: PUT %s: %d %s %w", p, code, body, err)
 		}
 	}
@@ -68,12 +68,16 @@ func (l *Load) work(worker int) {
 	}
 }
 
-// write sends one record until it is acknowledged, for at most a minute.
+// writeLimit is how long a record is sent again: more than all nodes may be away.
+const writeLimit = 2 * time.Minute
+
+// write sends one record until it is acknowledged.
 func (l *Load) write(n int, id, content string) {
 	body := fmt.Appendf(nil, `{"data":{"content":%q}}`, content)
-	for try := range 600 {
+	for end, try := time.Now().Add(writeLimit), 0; time.Now().Before(end); try++ {
 		node := l.cluster.Nodes[(n+try)%len(l.cluster.Nodes)]
 		if !node.Running() || node.paused {
+			time.Sleep(time.Millisecond) // all of them may be away
 			continue
 		}
 		ctx, cancel := context.WithTimeout(context.Background(), 8*time.Second)
@@ -152,7 +156,7 @@ func (n *Node) RecordsAt(ctx context.Context, path, level string) (map[string]st
 	out := map[string]string{}
 	before := ""
 	for range 1000 {
-		code, body, err := n.Do(ctx, http.MethodGet, path+"?_sort=-last_modified&_limit=5000"+before, nil, map[string]string{"Quinto-Consistency": level})
+		code, body, err := n.Ask(ctx, http.MethodGet, path+"?_sort=-last_modified&_limit=5000"+before, nil, map[string]string{"Quinto-Consistency": level})
 		if err != nil || code != http.StatusOK {
 			return nil, fmt.Errorf("list: %d %.200s %w", code, body, err)
 		}

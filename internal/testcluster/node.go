@@ -146,10 +146,10 @@ func (n *Node) ExitCode() int {
 }
 
 // Kill ends the process with SIGKILL and waits for its end.
-func (n *Node) Kill() error { return n.end(syscall.SIGKILL, 10*time.Second) }
+func (n *Node) Kill() error { return n.end(syscall.SIGKILL, time.Minute) }
 
 // Stop ends the process with SIGTERM, as an operator does.
-func (n *Node) Stop() error { return n.end(syscall.SIGTERM, 20*time.Second) }
+func (n *Node) Stop() error { return n.end(syscall.SIGTERM, time.Minute) }
 
 func (n *Node) end(sig syscall.Signal, limit time.Duration) error {
 	if !n.Running() {
@@ -231,6 +231,21 @@ func (n *Node) Do(ctx context.Context, method, path string, body []byte, header 
 	return resp.StatusCode, b, err
 }
 
+// askLimit is how long Ask goes on.
+const askLimit = 30 * time.Second
+
+// Ask is Do for a client that does what Retry-After says: it asks again while the
+// answer is 503, since a cluster on a busy machine may elect another leader at any
+// moment. It returns the last answer after half a minute, or when ctx ends.
+func (n *Node) Ask(ctx context.Context, method, path string, body []byte, header map[string]string) (int, []byte, error) {
+	for end := time.Now().Add(askLimit); ; {
+		code, answer, err := n.Do(ctx, method, path, body, header)
+		if err != nil || code != http.StatusServiceUnavailable || time.Now().After(end) || sleep(ctx, 100*time.Millisecond) != nil {
+			return code, answer, err
+		}
+	}
+}
+
 // Status asks the node for the state of the cluster.
 func (n *Node) Status(ctx context.Context) (Status, error) {
 	var s Status
@@ -256,7 +271,7 @@ func (n *Node) Hash(ctx context.Context, revision uint64) (Hash, error) {
 func (n *Node) get(ctx context.Context, path string, into any) error {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
-	code, body, err := n.Do(ctx, http.MethodGet, path, nil, nil)
+	code, body, err := n.Ask(ctx, http.MethodGet, path, nil, nil)
 	if err == nil && code != http.StatusOK {
 		err = fmt.Errorf("%s: %d %s", path, code, body)
 	}

@@ -161,7 +161,7 @@ func TestCertificatesRotateUnderLoad(t *testing.T) {
 }
 
 func createPath(ctx context.Context, n *Node, path string) error {
-	code, body, err := n.Do(ctx, http.MethodPut, path, nil, nil)
+	code, body, err := n.Ask(ctx, http.MethodPut, path, nil, nil)
 	if err == nil && code != http.StatusCreated && code != http.StatusOK {
 		err = fmt.Errorf("%s: %d %s", path, code, body)
 	}
@@ -178,7 +178,7 @@ func attackProtected(t *testing.T, ctx context.Context, p *protected) {
 	victim := p.Nodes[0]
 	knock := func(addr string, secure bool, sent string) {
 		t.Helper()
-		conn, err := net.DialTimeout("tcp", addr, 5*time.Second)
+		conn, err := net.DialTimeout("tcp", addr, 20*time.Second)
 		if err != nil {
 			t.Fatal(err)
 		}
