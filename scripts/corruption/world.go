@@ -60,7 +60,7 @@ func newWorld(ctx context.Context, binary, dir, store string, r *rand.Rand) (*wo
 		return w, err
 	}
 	for _, p := range []string{"/buckets/corruption", "/buckets/corruption/collections/c"} {
-		if code, body, err := c.Nodes[0].Do(ctx, http.MethodPut, p, nil, nil); err != nil || code >= 300 {
+		if code, body, err := c.Nodes[0].Ask(ctx, http.MethodPut, p, nil, nil); err != nil || code >= 300 {
 			return w, fmt.Errorf("PUT %s: %d %s %w", p, code, body, err)
 		}
 	}

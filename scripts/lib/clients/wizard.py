@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 
-LIMIT_SECONDS = 60
+LIMIT_SECONDS = 180
 
 FILE = """\
 buckets:

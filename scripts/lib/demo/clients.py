@@ -13,7 +13,7 @@ from nodes import DemoError
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ANSWER_SECONDS = 600
-START_SECONDS = 10
+START_SECONDS = 60
 
 
 class Consumer:

@@ -35,8 +35,8 @@ UPDATES = 40  # cities that are edited after the load
 # The deliveries whose answer the consumer loses, by number.
 LOST = (2, 300, 2000)
 OUTAGE_SECONDS = 10  # longer than this without a single write after the kill is a failure
-CATCH_UP_SECONDS = 30
-IDLE_SECONDS = 30  # webhooks: this long without any delivery ends the waiting
+CATCH_UP_SECONDS = 90
+IDLE_SECONDS = 60  # webhooks: this long without any delivery ends the waiting
 
 
 def await_(what, seconds, ask):

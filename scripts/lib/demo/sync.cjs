@@ -24,9 +24,9 @@ const JOURNAL_PAUSE_MS = 100;
 // Between two pulls of a device that follows.
 const FOLLOW_PAUSE_MS = 500;
 // A sync that gets no answer at all is one of a client without network.
-const SYNC_TIMEOUT_MS = 10_000;
+const SYNC_TIMEOUT_MS = 30_000;
 // After "end" the journal must be synced within this time.
-const JOURNAL_END_MS = 30_000;
+const JOURNAL_END_MS = 90_000;
 
 // Requests that left this program: offline work must not make any.
 let requests = 0;

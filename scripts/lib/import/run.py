@@ -195,7 +195,7 @@ class Run:
         mark = os.path.join(self.folder, "data", "import.checkpoint")
         p = subprocess.Popen(["quinto", "import", "--ini", "quinto.ini", "--data", "data", "--from", self.pg.dsn], cwd=self.folder,
                              env=dict(os.environ, **self.env), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        end = time.monotonic() + 60
+        end = time.monotonic() + 300
         while p.poll() is None and time.monotonic() < end:
             if os.path.exists(mark) and os.path.getsize(mark) > 10_000:
                 break

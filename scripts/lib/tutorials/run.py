@@ -22,8 +22,8 @@ sys.path.insert(0, os.path.join(HERE, "..", "demo"))
 from clients import end  # noqa: E402
 from nodes import free_ports  # noqa: E402
 
-START_SECONDS = 30
-BLOCK_SECONDS = 60
+START_SECONDS = 90
+BLOCK_SECONDS = 180
 # The address that the texts name; each tutorial gets a server of its own elsewhere.
 ADDRESS = "127.0.0.1:8888"
 BLOCK = re.compile(r"^```(sh|js|ini|text)(?: (\S+))?\n(.*?)^```$", re.M | re.S)
