@@ -162,16 +162,13 @@ func (n *Node) admitNode(ctx context.Context, r *joinRequest) error {
 	return n.addServer(r)
 }
 
+// addServer returns nil once a configuration with the node is committed. One that has
+// it already may never be: the leader that made it was cut off, or could not store it.
+// So it is written again, which is rare: only a node that got no answer asks twice.
 func (n *Node) addServer(r *joinRequest) error {
 	id, addr := raft.ServerID(r.Name), raft.ServerAddress(r.Addr)
 	for _, s := range n.servers() {
-		if s.ID != id {
-			continue
-		}
-		if s.Address == addr {
-			return nil
-		}
-		if s.Suffrage == raft.Voter {
+		if s.ID == id && s.Suffrage == raft.Voter {
 			return n.raft.AddVoter(id, addr, 0, callTimeout).Error()
 		}
 	}
