@@ -117,6 +117,9 @@ func lingerOn(c net.Conn, bytes int) {
 	}
 }
 
+// NetConn is the connection below.
+func (c *countedConn) NetConn() net.Conn { return c.Conn }
+
 // leave frees the place of a connection that another limit counts from now on.
 func (c *countedConn) leave() { c.done() }
 

@@ -143,6 +143,7 @@ type mux struct {
 	wg     sync.WaitGroup
 	closed chan struct{}
 
+	gate        *certs.Gate // of handshakes
 	refused     refusalLog
 	maxGreeting int
 
@@ -187,7 +188,7 @@ func newMux(cfg *Config) (*mux, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cluster: listen on %q: %w", cfg.ClusterAddr, err)
 	}
-	return &mux{cfg: cfg, ln: ln, maxGreeting: MaxGreeting, raft: make(chan net.Conn), closed: make(chan struct{}), conns: map[*muxConn]struct{}{}}, nil
+	return &mux{cfg: cfg, ln: ln, gate: certs.NewGate(), maxGreeting: MaxGreeting, raft: make(chan net.Conn), closed: make(chan struct{}), conns: map[*muxConn]struct{}{}}, nil
 }
 
 // start begins to accept; self, admit and serve must be set.

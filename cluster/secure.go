@@ -41,11 +41,11 @@ func (m *mux) serverSide(conn net.Conn) net.Conn {
 		return conn
 	}
 	now := m.cfg.TLS.Current()
-	return tls.Server(conn, &tls.Config{
+	return tls.Server(m.gate.Conn(conn), m.gate.Config(&tls.Config{
 		MinVersion: tls.VersionTLS13, NextProtos: []string{wireProtocol}, SessionTicketsDisabled: true,
 		Certificates: []tls.Certificate{*now.Certificate},
 		ClientAuth:   tls.RequireAndVerifyClientCert, ClientCAs: now.Authorities,
-	})
+	}))
 }
 
 // clientSide puts TLS on a connection to the node name; the handshake comes with prove.

@@ -99,7 +99,7 @@ func OpenNode(ctx context.Context, o NodeOptions) (*Node, error) {
 	}
 	n.wg.Go(n.watch)
 	n.wg.Go(func() {
-		if err := n.server.Serve(n.listener); err != nil {
+		if err := n.server.Serve(n.wires.gated(n.listener)); err != nil {
 			n.fail(fmt.Errorf("HTTP port: %w", err))
 		}
 	})

@@ -19,6 +19,7 @@ import (
 // wires are the certificates and keys of a node; nil: that wire is plaintext.
 type wires struct {
 	cluster, public *certs.Store
+	gate            *certs.Gate // of the public port's handshakes
 	gossip          *certs.KeyStore
 }
 
@@ -63,12 +64,21 @@ func (w wires) close() error {
 	return errors.Join(errs...)
 }
 
+// gated returns the public port with its handshakes bounded; call it after serverTLS.
+func (w *wires) gated(ln net.Listener) net.Listener {
+	if w.gate == nil {
+		return ln
+	}
+	return w.gate.Listener(ln)
+}
+
 // serverTLS is what the public port speaks; nil: HTTP.
-func (w wires) serverTLS() *tls.Config {
+func (w *wires) serverTLS() *tls.Config {
 	if w.public == nil {
 		return nil
 	}
-	return w.public.ServerConfig()
+	w.gate = certs.NewGate()
+	return w.gate.Config(w.public.ServerConfig())
 }
 
 func (w wires) figures() (all []plugins.Figure) {
