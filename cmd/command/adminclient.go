@@ -74,7 +74,7 @@ func logLevel(quiet, verbose bool) hclog.Level {
 // file.
 func (f *adminFlags) load(c *cobra.Command) (*config.Config, error) {
 	f.stderr = c.ErrOrStderr()
-	o := config.Options{Path: f.ini, Environ: os.Environ(), Flags: map[string]string{}, Plugins: plugins.Registered().Names()}
+	o := config.Options{Path: f.ini, Environ: os.Environ(), Flags: map[string]string{}, Plugins: plugins.Registered().Names(), Beside: true}
 	if f.data != "" {
 		o.Flags["quinto.data_dir"] = f.data
 	}

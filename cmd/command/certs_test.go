@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"quinto/api"
+	"quinto/internal/config"
 )
 
 // certificates makes an authority with nodes and a gossip key by the commands.
@@ -33,6 +34,34 @@ func certificates(t *testing.T, nodes ...string) (dir string) {
 	}
 	must("gossip-key", filepath.Join(dir, "gossip.key"))
 	return dir
+}
+
+// The file has a part of what protects the wires, and the flags of start the rest: the
+// commands that reach the node through its folder need no more than the file.
+func TestCommandsTakeHalfOfTheWires(t *testing.T) {
+	dir := certificates(t, "n1")
+	ini, data := filepath.Join(dir, "k.ini"), filepath.Join(dir, "data")
+	if err := config.WriteDefault(ini); err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(ini)
+	if err != nil {
+		t.Fatal(err)
+	}
+	more := "[app:main]\nquinto.cluster_tls_ca = " + filepath.Join(dir, "ca.pem") + "\nquinto.http_tls_cert = " + filepath.Join(dir, "n1.pem") + "\n"
+	if err := os.WriteFile(ini, []byte(strings.Replace(string(text), "[app:main]\n", more, 1)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	pem, key := filepath.Join(dir, "n1.pem"), filepath.Join(dir, "n1.key")
+	p := startProgram(t, "--ini", ini, "--data", data, "--port", "0", "--name", "n1", "--cluster", freePort(t),
+		"--cluster-tls-cert", pem, "--cluster-tls-key", key, "--http-tls-key", key)
+	for _, command := range [][]string{{"cluster", "status"}, {"cluster", "members"}, {"backup", "status"}, {"export"}} {
+		if code, out, errs := run(t, append(command, "--ini", ini, "--data", data)...); code != ExitOK {
+			t.Errorf("%v: %d %s%s", command, code, out, errs)
+		}
+	}
+	p.end(t)
+	bad(t, ExitUsage, "is given without", "start", "--ini", ini, "--data", data, "--port", "0")
 }
 
 func TestCertsCommands(t *testing.T) {

@@ -30,6 +30,9 @@ type Options struct {
 	Plugins []string
 	// Effective are patterns of further names that have an effect, those of plugins (`history.*`).
 	Effective []string
+	// Beside: a command reads the settings of a node that may have been given the rest
+	// of them by flags. What concerns only its wires to other nodes need not be whole.
+	Beside bool
 }
 
 // entry is one value and where it comes from, for errors.
@@ -203,8 +206,10 @@ func (l *loader) sortOut(c *Config) {
 // crossChecks are the rules about more than one setting.
 func (l *loader) crossChecks(c *Config) error {
 	c.Cluster.Join = splitCommas(c.Cluster.Join)
-	if err := l.wireChecks(c); err != nil {
-		return err
+	if !l.opts.Beside {
+		if err := l.wireChecks(c); err != nil {
+			return err
+		}
 	}
 	many, name := len(c.Cluster.Join) > 0, "quinto.join"
 	if !many && c.Cluster.Expect > 0 {
@@ -213,7 +218,7 @@ func (l *loader) crossChecks(c *Config) error {
 	switch {
 	case many && c.Memory:
 		return l.values[name].fail("a node whose storage backend is memory cannot be one of several", "a single node, or the durable storage backend")
-	case many && (c.Cluster.Address == "" || c.Cluster.Gossip == ""):
+	case many && !l.opts.Beside && (c.Cluster.Address == "" || c.Cluster.Gossip == ""):
 		return l.values[name].fail("quinto.cluster or quinto.gossip is missing", "HOST:PORT for both")
 	case c.Raft.ElectionTimeout < c.Raft.HeartbeatTimeout:
 		return l.value("quinto.election_timeout_ms").fail("is less than quinto.heartbeat_timeout_ms", "at least that")
