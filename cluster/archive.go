@@ -178,10 +178,24 @@ func decodeEntries(b []byte, from, to uint64) (logs []*raft.Log, err error) {
 	return logs, nil
 }
 
-// Archived says that the log is archived up to an index: what follows is kept for the
-// archive, within Config.ArchiveHoldBytes. The other nodes hear it in the exchange, so
-// that each of them can go on if this one ends.
-func (n *Node) Archived(index uint64) { n.archived.Store(index) }
+// Archived says that this node archives the log, and has done so up to an index: what
+// follows is kept for the archive, within Config.ArchiveHoldBytes. The other nodes hear
+// it in the exchange, so that each of them can go on if this one ends.
+func (n *Node) Archived(index uint64) {
+	n.archives.Store(true)
+	n.archived.Store(index)
+}
+
+// ArchivedElsewhere says that this node does not archive the log, or no more: it hears
+// from the one that does.
+func (n *Node) ArchivedElsewhere() { n.archives.Store(false) }
+
+// hearArchived takes from the status of a member how far the archive is.
+func (n *Node) hearArchived(st *nodeStatus, leads bool) {
+	if st.Archived > 0 && (st.Archives || leads) && !n.archives.Load() { // an older leader does not say that it does
+		n.archived.Store(st.Archived)
+	}
+}
 
 // neededByArchive returns the first entry that the archive still needs, as far as what
 // follows may be held for it. A node that has not been told since it started how far the

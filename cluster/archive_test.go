@@ -178,3 +178,27 @@ func TestEntriesAreWhatWasAskedFor(t *testing.T) {
 		}
 	}
 }
+
+// All hear how far the archive is from the node that writes it, whether it leads or not,
+// and from nobody else once they write it themselves.
+func TestArchiverNeedNotLead(t *testing.T) {
+	t.Parallel()
+	nodes := trio(t, func(c *Config) { c.ArchiveHoldBytes, c.ExchangeInterval = 1<<20, 50*time.Millisecond })
+	l := leaderOf(t, nodes...)
+	rest := others(l, nodes)
+	heard := func(n *testNode, index uint64) func() bool {
+		return func() bool { return n.archived.Load() == index }
+	}
+	rest[0].Archived(3)
+	waitFor(t, "the leader to hear it", heard(l, 3))
+	waitFor(t, "the follower to hear it", heard(rest[1], 3))
+	rest[0].ArchivedElsewhere()
+	l.Archived(2)
+	waitFor(t, "the first to hear it", heard(rest[0], 2))
+	waitFor(t, "the other to hear it", heard(rest[1], 2))
+	rest[1].Archived(1)
+	rest[1].hearArchived(&nodeStatus{Archived: 2, Archives: true}, true)
+	if at := rest[1].archived.Load(); at != 1 {
+		t.Errorf("who archives was told %d", at)
+	}
+}

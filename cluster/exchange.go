@@ -144,9 +144,8 @@ func (n *Node) askPeer(s raft.Server) {
 		p.moved = time.Now()
 	}
 	p.status, p.heard, p.rtt = st, time.Now(), rtt
-	if _, id := n.raft.LeaderWithID(); string(id) == name && st.Archived > 0 {
-		n.archived.Store(st.Archived)
-	}
+	_, leader := n.raft.LeaderWithID()
+	n.hearArchived(st, string(leader) == name)
 	if st.Clock != 0 {
 		p.skew = time.Duration(int64(st.Clock)-int64(asked))*time.Millisecond - rtt/2
 	}

@@ -58,6 +58,7 @@ type Node struct {
 	renewed  chan struct{} // new certificates are in force
 	caughtUp atomic.Bool
 	archived atomic.Uint64          // see Archived
+	archives atomic.Bool            // this node does it
 	helper   atomic.Pointer[string] // who had entries for the archive last
 	waits    atomic.Pointer[string] // why this node is no member yet; nil: it need not wait
 	started  time.Time

@@ -30,6 +30,7 @@ type nodeStatus struct {
 	Gossip    string // its gossip address
 	Alarms    []alarm
 	Archived  uint64 // index up to which the log is archived; 0: not told, and not sent
+	Archives  bool   // the node itself archives it; false is not sent
 }
 
 // alarm is what a node has to say of itself, or the leader of another.
@@ -50,6 +51,9 @@ func (s *nodeStatus) encode() []byte {
 	}
 	if s.Archived > 0 {
 		b = binary.AppendUvarint(b, s.Archived)
+		if s.Archives {
+			b = appendBool(b, true)
+		}
 	}
 	return b
 }
@@ -67,7 +71,7 @@ func decodeStatus(b []byte) (*nodeStatus, error) {
 	for range count {
 		s.Alarms = append(s.Alarms, alarm{Node: d.string(), Text: d.string()})
 	}
-	s.Archived = d.uint()
+	s.Archived, s.Archives = d.uint(), d.bool()
 	return s, d.err
 }
 
@@ -78,7 +82,7 @@ func (n *Node) status() *nodeStatus {
 		Term: n.raft.CurrentTerm(), Revision: n.fsm.Revision(), Applied: n.fsm.Applied(), Ready: n.Ready() == nil,
 		Clock: uint64(max(n.Now(), 0)), LastIndex: n.raft.LastIndex(), Received: received, Unpacking: unpacking,
 		Writable: n.WriteError() == nil, Gossip: n.gossip.addr, Alarms: n.alarms(),
-		Archived: n.archived.Load(),
+		Archived: n.archived.Load(), Archives: n.archives.Load(),
 	}
 }
 

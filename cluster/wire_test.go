@@ -49,6 +49,7 @@ func TestFormatsDoNotChange(t *testing.T) {
 		{"status", (&nodeStatus{Name: "n1", ID: "u1", HTTP: "h:1", Addr: "a:1", Term: 2, Revision: 3, Applied: 4, Ready: true,
 			Clock: 5, LastIndex: 6, Received: 7, Unpacking: true, Writable: true, Gossip: "g:1", Alarms: []alarm{{"n2", "stuck"}}}).encode()},
 		{"status archived", (&nodeStatus{Name: "n1", Archived: 300}).encode()},
+		{"status archives", (&nodeStatus{Name: "n1", Archived: 300, Archives: true}).encode()},
 		{"change", (&Change{Action: ActionRemove, Name: "n3", Force: true}).encode()},
 		{"entries", encodeEntries([]*raft.Log{{Index: 300, Term: 2, Type: raft.LogCommand, Data: []byte("x")}, {Index: 301, Term: 3, Type: raft.LogNoop}})},
 		{"log checksum", checksum},

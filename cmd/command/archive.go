@@ -219,6 +219,7 @@ func (a *archiver) forget() {
 		a.wait(time.Time{})
 	}
 	a.unasked = time.Time{}
+	a.n.cluster.ArchivedElsewhere()
 }
 
 func (a *archiver) wait(since time.Time) {
