@@ -125,28 +125,42 @@ func (o *offer) to(set map[*Stream]struct{}) {
 		if o.Event.Revision <= st.skip {
 			continue
 		}
-		verdict, err := st.watch.Judge(o.hub.base, o.Item)
-		if err == nil && verdict == resource.Nothing {
-			if o.Event.Action == fsm.ActionDeleteTree && st.watch.Narrow() { // it may have taken what was shown along
-				st.reset(o.view, "deleted")
-			}
-			continue
+		takes, gives := st.watch.Unsettles(o.Event)
+		if gives {
+			st.recheck(o.view)
 		}
-		if st.signal != nil {
-			st.wakeUp()
-			continue
+		if st.joined && o.Event.Revision > st.skip {
+			o.show(st)
 		}
-		var f *frame
-		if err == nil {
-			f, err = o.frame(st, verdict)
+		if takes && st.joined {
+			st.recheck(o.view) // behind what says that it leaves
 		}
-		if err != nil {
-			o.hub.log.Error("a change could not be shown to a stream", "path", o.Event.Path, "revision", o.Event.Revision, "error", err)
-			st.end(ending{reason: "error", status: 500})
-			continue
-		}
-		st.send(f)
 	}
+}
+
+// show sends one stream what it is to see.
+func (o *offer) show(st *Stream) {
+	verdict, err := st.watch.Judge(o.hub.base, o.Item)
+	if err == nil && verdict == resource.Nothing {
+		if o.Event.Action == fsm.ActionDeleteTree && st.watch.Narrow() { // it may have taken what was shown along
+			st.reset(o.view, "deleted")
+		}
+		return
+	}
+	if st.signal != nil {
+		st.wakeUp()
+		return
+	}
+	var f *frame
+	if err == nil {
+		f, err = o.frame(st, verdict)
+	}
+	if err != nil {
+		o.hub.log.Error("a change could not be shown to a stream", "path", o.Event.Path, "revision", o.Event.Revision, "error", err)
+		st.end(ending{reason: "error", status: 500})
+		return
+	}
+	st.send(f)
 }
 
 func (o *offer) frame(st *Stream, verdict resource.Verdict) (*frame, error) {

@@ -261,6 +261,9 @@ func (h *Hub) event(v *fsm.View, e *fsm.Event) {
 		return
 	}
 	o := &offer{Item: h.o.Service.Item(v, e), hub: h, view: v}
+	if strings.HasPrefix(string(e.Path), "/buckets/") && e.Path.List().ID() == "groups" && e.Path.Depth() < recordDepth {
+		h.regroup(v, o) // before anybody is shown the group that he is no longer in
+	}
 	o.to(h.topics[e.Path.List()])
 	for p := e.Path; p != ""; p = p.Parent() {
 		o.to(h.topics[p])
@@ -281,7 +284,6 @@ func (h *Hub) control(v *fsm.View, o *offer) {
 	case !strings.HasPrefix(string(e.Path), "/buckets/"):
 		h.of(e.Path.ID(), func(st *Stream) { st.end(ending{reason: "credentials", status: 401}) })
 	case plural == "groups":
-		h.regroup(v, o)
 	case string(e.OldACL) != string(e.NewACL) || e.Action != fsm.ActionUpdate:
 		if e.Action == fsm.ActionDeleteTree { // made anew since, a GET would be allowed
 			for scope, set := range h.topics {

@@ -337,6 +337,17 @@ func (w *Watch) Regrants(e *fsm.Event) bool {
 	return !slices.Equal(w.granted(e.OldACL), w.granted(e.NewACL))
 }
 
+// Unsettles reports whether the event takes from the user something that is shared with him
+// in a list, or gives the first such thing: that may decide whether he sees the list at all.
+func (w *Watch) Unsettles(e *fsm.Event) (takes, gives bool) {
+	if w.shared == nil {
+		return false, false
+	}
+	had := e.OldRevision != 0 && e.OldACL.Grants(w.who.set, w.shared.permissions...)
+	has := (e.Action == fsm.ActionCreate || e.Action == fsm.ActionUpdate) && e.NewACL.Grants(w.who.set, w.shared.permissions...)
+	return had && !has, has && w.shared.nothing
+}
+
 func (w *Watch) granted(acl fsm.ACL) (permissions []string) {
 	acl.Each(func(permission, principal []byte) bool {
 		if w.who.set[string(principal)] && !slices.Contains(permissions, string(permission)) {

@@ -358,6 +358,68 @@ func TestStreamEndsWithThePermission(t *testing.T) {
 	s.ended()
 }
 
+// A group that no longer has a user is not shown to him any more, where he saw it as its
+// member: neither in the list of groups nor below the bucket.
+func TestStreamEndsBeforeTheChangeThatEndsIt(t *testing.T) {
+	url, _, _ := liveNode(t, "")
+	bob, group := hello(t, url, "bob"), url+"buckets/b/groups/g"
+	do(t, 201, "alice", "PUT", group, `{"data":{"members":["`+bob+`"]}}`)
+	do(t, 200, "alice", "PATCH", url+"buckets/b", `{"permissions":{"read":["/buckets/b/groups/g"]}}`)
+	for _, path := range []string{"buckets/b/groups", "buckets/b", "buckets/b/collections"} {
+		do(t, 200, "alice", "PUT", group, `{"data":{"members":["`+bob+`"]}}`)
+		s := listen(t, url+path, "bob", "")
+		s.next("start")
+		do(t, 200, "alice", "PUT", group, `{"data":{"members":[],"secret":true}}`)
+		if e, c := s.next("change", "end"); e.Event != "end" || c.Reason != "permissions" || c.Status != 403 {
+			t.Errorf("%s: %s %s", path, e.Event, e.Data)
+		}
+		s.ended()
+	}
+}
+
+// A list that may be seen because something in it is shared ends when nothing is, as the
+// GET is refused then, and one of somebody who may only create shows what is shared with
+// him from then on.
+func TestStreamOfWhatIsShared(t *testing.T) {
+	url, records, _ := liveNode(t, "")
+	bob, coll := hello(t, url, "bob"), url+"buckets/b/collections/c"
+	share := `{"data":{"kind":1},"permissions":{"read":["` + bob + `"]}}`
+	const hide = `{"data":{"kind":1},"permissions":{"read":[]}}`
+	for method, body := range map[string]string{"PUT": hide, "DELETE": ""} {
+		for i, query := range []string{"", "?kind=1", "?kind=2"} {
+			one := fmt.Sprint(records, "/", method, i)
+			do(t, 201, "alice", "PUT", one, share)
+			s := listen(t, records+query, "bob", "")
+			s.next("start")
+			do(t, 200, "alice", method, one, body)
+			e, c := s.next("change", "end")
+			if e.Event == "change" {
+				e, c = s.next("end")
+			}
+			if c.Reason != "permissions" || c.Status != 403 {
+				t.Errorf("%s %q: %s %s", method, query, e.Event, e.Data)
+			}
+			s.ended()
+		}
+	}
+	do(t, 200, "alice", "PATCH", coll, `{"permissions":{"record:create":["`+bob+`"]}}`)
+	s := listen(t, records, "bob", "")
+	s.next("start")
+	do(t, 201, "alice", "PUT", records+"/hidden", hide)
+	do(t, 201, "alice", "PUT", records+"/later", share)
+	if _, c := s.next("change"); c.Action != "create" || c.Data["id"] != "later" {
+		t.Errorf("%+v", c)
+	}
+	do(t, 200, "alice", "PUT", records+"/later", hide)
+	if _, c := s.next("change"); c.Action != "leave" || c.Data["id"] != "later" {
+		t.Errorf("%+v", c)
+	}
+	do(t, 200, "alice", "PUT", records+"/hidden", share)
+	if _, c := s.next("change"); c.Data["id"] != "hidden" {
+		t.Errorf("%+v", c)
+	}
+}
+
 func hello(t *testing.T, url, user string) string {
 	t.Helper()
 	var body struct{ User struct{ ID string } }
