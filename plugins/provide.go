@@ -58,8 +58,8 @@ type Kind struct {
 	// before the hooks. It may refuse with a *Veto, or ask for time with a *Later. It
 	// may run more than once for one request.
 	Complete func(ctx context.Context, d *Draft) ([]byte, error)
-	// Hidden are fields that are stored and never shown: no answer has them, and no
-	// filter finds them.
+	// Hidden are fields that are stored and never shown: no answer has them, no filter
+	// finds them, and no notifier gets them. Hooks, observers and the log have them.
 	Hidden []string
 }
 

@@ -312,7 +312,14 @@ func requestLog(o *NodeOptions) *api.RequestLog {
 
 func (n *Node) newDispatcher() (*dispatch.Dispatcher, error) {
 	s := n.config.Store
+	hidden := map[string][]string{}
+	for _, p := range n.plugins.Kinds {
+		for _, k := range p.Kinds() {
+			hidden[k.Plural] = k.Hidden
+		}
+	}
 	return dispatch.New(dispatch.Options{
+		Hidden: hidden,
 		Leader: n.cluster, State: n.state, Notifiers: n.plugins.Notifiers, Declaring: n.plugins.Declaring, Observers: n.plugins.Observers,
 		Log: n.slog("dispatch"), Meter: n.meter,
 		Retention: dispatch.Retention{Keep: uint64(s.EventsRetained), HardCap: uint64(s.EventsMaximum), Age: s.EventsAge},

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"quinto/fsm"
+	"quinto/internal/canon"
 	"quinto/plugins"
 )
 
@@ -80,10 +81,10 @@ func (r *runner) deliver(ctx context.Context, j job) (err error) {
 		if err != nil || d.Impacted == nil {
 			return err
 		}
-		d.Old, d.New = d.Impacted[0].Old, d.Impacted[0].New
 	} else if d.Old, d.New, err = r.bodies(j.event); err != nil {
 		return err
 	}
+	r.conceal(&d)
 	if err = r.look(&d); err != nil {
 		return err
 	}
@@ -99,6 +100,28 @@ func (r *runner) deliver(ctx context.Context, j job) (err error) {
 		return errFenced // cut off by us
 	}
 	return err
+}
+
+// conceal takes out what the kinds of the objects hide.
+func (r *runner) conceal(d *plugins.Delivery) {
+	without := func(o *fsm.Object) *fsm.Object {
+		if o == nil || len(r.d.o.Hidden[o.Path.List().ID()]) == 0 {
+			return o
+		}
+		shown := *o
+		for _, field := range r.d.o.Hidden[o.Path.List().ID()] {
+			shown.Data = canon.Delete(shown.Data, field)
+		}
+		return &shown
+	}
+	for i := range d.Impacted {
+		d.Impacted[i].Old, d.Impacted[i].New = without(d.Impacted[i].Old), without(d.Impacted[i].New)
+	}
+	if d.Impacted != nil {
+		d.Old, d.New = d.Impacted[0].Old, d.Impacted[0].New
+		return
+	}
+	d.Old, d.New = without(d.Old), without(d.New)
 }
 
 // look lets a Looking notifier read. Errors: errFenced, and its own.

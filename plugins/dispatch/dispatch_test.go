@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -532,6 +533,33 @@ func TestQuietEventsAreNotDelivered(t *testing.T) {
 	for _, d := range r.taken() {
 		if d.Event.Quiet {
 			t.Errorf("delivered %s", d.Event.Path)
+		}
+	}
+}
+
+// What a kind hides no notifier gets, alone or in a group of changes, before or after;
+// other kinds keep a field of that name.
+func TestHiddenFieldsStayHere(t *testing.T) {
+	c := newCluster(t)
+	n, alone, grouped := &node{c}, &receiver{name: "alone"}, grouping{&receiver{name: "grouped"}}
+	c.lead(n)
+	o := quick(n, alone, grouped)
+	o.Hidden = map[string][]string{"tokens": {"secret"}}
+	start(t, o)
+	until(t, "registration", func() bool { return c.notifier("alone").Name != "" && c.notifier("grouped").Name != "" })
+	for i := range 2 {
+		data := fmt.Sprintf(`{"a":%d,"secret":"x"}`, i)
+		c.write(put("/tokens/t", data), put("/tokens/u", data), put(record(1, 1), data))
+	}
+	c.write(fsm.Op{Type: fsm.OpDelete, Path: "/tokens/t"})
+	until(t, "all", func() bool { return len(alone.taken()) == 7 && len(grouped.taken()) >= 5 })
+	for _, d := range slices.Concat(alone.taken(), grouped.taken()) {
+		for _, i := range append(d.Impacted, plugins.Impacted{Old: d.Old, New: d.New}) {
+			for _, o := range []*fsm.Object{i.Old, i.New} {
+				if o != nil && strings.Contains(string(o.Data), "secret") != strings.HasPrefix(string(o.Path), "/buckets/") {
+					t.Errorf("%s %s: %s", d.Notifier, o.Path, o.Data)
+				}
+			}
 		}
 	}
 }

@@ -78,6 +78,9 @@ type Options struct {
 	Notifiers []plugins.Notifier
 	Declaring []plugins.Declaring // their notifiers come and go with the state
 	Observers []plugins.Observer
+	// Hidden are the fields that a plugin's kind never shows, by its plural: no notifier
+	// gets them.
+	Hidden map[string][]string
 	Log       *slog.Logger
 	Meter     *plugins.Meter // of the deliveries; nil: none
 
