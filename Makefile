@@ -74,9 +74,9 @@ vet: ## go vet
 	go vet ./...
 
 .PHONY: unit
-unit: ## tests of all packages; a third of the cluster's, others at each commit, also on the other log store
+unit: ## tests of all packages; a quarter of the cluster's, others at each commit, also on the other log store
 	go test -count=1 -timeout 10m $(UNIT_TESTS)
-	QUINTO_LOG_STORE=wal scripts/lib/sample.sh $(SEED) 3 ./cluster "" -count=1 -short -timeout 10m
+	QUINTO_LOG_STORE=wal scripts/lib/sample.sh $(SEED) 4 ./cluster "" -count=1 -short -timeout 10m
 
 .PHONY: wal
 wal: ## all tests of the cluster on the other log store
@@ -87,8 +87,8 @@ race: ## all tests with the race detector, in short form; not the rules about th
 	go test -count=1 -race -short -timeout 30m $(RACE)
 
 .PHONY: race-small
-race-small: ## a third of them, others at each commit; SEED=n repeats a run
-	scripts/lib/sample.sh $(SEED) 3 "$(CORE)" "$$(go list $(RACE) | grep -v -x -F "$$(go list $(CORE))" | tr '\n' ' ')" -count=1 -race -short -timeout 20m
+race-small: ## a quarter of them, others at each commit; SEED=n repeats a run
+	scripts/lib/sample.sh $(SEED) 4 "$(CORE)" "$$(go list $(RACE) | grep -v -x -F "$$(go list $(CORE))" | tr '\n' ' ')" -count=1 -race -short -timeout 20m
 
 .PHONY: conformance
 conformance: build ## the same requests to real Kinto and to quinto must get equal answers, also while leaders are killed
