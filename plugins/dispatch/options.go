@@ -81,8 +81,8 @@ type Options struct {
 	// Hidden are the fields that a plugin's kind never shows, by its plural: no notifier
 	// gets them.
 	Hidden map[string][]string
-	Log       *slog.Logger
-	Meter     *plugins.Meter // of the deliveries; nil: none
+	Log    *slog.Logger
+	Meter  *plugins.Meter // of the deliveries; nil: none
 
 	Workers        int           // parallel deliveries per notifier; half of them at most are retries
 	QueueEvents    int           // events in memory, per notifier
