@@ -65,7 +65,7 @@ func (n *Node) ownEntries(from, to uint64) (logs []*raft.Log, err error) {
 	for i, size := from, 0; i <= to; i++ {
 		l := new(raft.Log)
 		err := n.logs.GetLog(i, l)
-		if errors.Is(err, raft.ErrLogNotFound) { // cut meanwhile, or an installed snapshot left a hole
+		if errors.Is(err, raft.ErrLogNotFound) { // cut meanwhile
 			err = fmt.Errorf("%w: it has no entry %d", ErrCompacted, i)
 		}
 		if size += len(l.Data); err != nil || size > maxEntriesBytes {
