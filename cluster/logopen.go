@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -95,7 +96,7 @@ func openWAL(c *Config) (*logStore, *stableStore, func() error, error) {
 	return s, stable, func() error {
 		last, err := w.LastIndex()
 		if err == nil {
-			err = s.mark.set(last)
+			err = s.mark.verified(last)
 		}
 		return errors.Join(err, w.Close())
 	}, nil
@@ -110,8 +111,12 @@ func openWAL(c *Config) (*logStore, *stableStore, func() error, error) {
 // A nil mark does nothing.
 type logMark struct {
 	stable *stableStore
-	at     uint64         // only Raft's goroutine, or nobody beside it, changes it
 	tail   *atomic.Uint64 // the first index of the newest segment
+
+	// mu, as Raft cuts the log behind a snapshot while it appends. It is held over the
+	// write too: the mark on the disk is the one in memory.
+	mu sync.Mutex
+	at uint64
 }
 
 const (
@@ -127,18 +132,25 @@ func openMark(stable *stableStore, tail *atomic.Uint64) (*logMark, error) {
 	return &logMark{stable: stable, at: at, tail: tail}, err
 }
 
+// set is called with mu held.
 func (m *logMark) set(at uint64) error {
 	if at == m.at {
 		return nil
 	}
+	if err := m.stable.SetUint64([]byte(markKey), at); err != nil {
+		m.at = max(m.at, at) // the highest that the disk may have
+		return err
+	}
 	m.at = at
-	return m.stable.SetUint64([]byte(markKey), at)
+	return nil
 }
 
 func (m *logMark) stored(last uint64) error {
 	if m == nil {
 		return nil
 	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	if first := m.tail.Load(); last < m.at+markEvery && (m.at >= first || last < first) {
 		return nil
 	}
@@ -148,7 +160,12 @@ func (m *logMark) stored(last uint64) error {
 // deleting lowers the mark before entries up to it go: all of them when a snapshot
 // was installed, or the end when another leader's log wins.
 func (m *logMark) deleting(log raft.LogStore, from, to uint64) error {
-	if m == nil || to < m.at {
+	if m == nil {
+		return nil
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if to < m.at {
 		return nil
 	}
 	first, err := log.FirstIndex()
@@ -163,16 +180,23 @@ func (m *logMark) deleting(log raft.LogStore, from, to uint64) error {
 
 // check compares the mark with the log that was opened.
 func (m *logMark) check(last uint64) error {
-	if m == nil || last >= m.at {
+	if m == nil {
+		return nil
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if last >= m.at {
 		return nil
 	}
 	return fmt.Errorf("%w: the log ends at %d and had entry %d", ErrDamaged, last, m.at)
 }
 
-// verified notes the end of a log that was read as a whole.
+// verified notes the end of a log that was read as a whole, or is about to be closed.
 func (m *logMark) verified(last uint64) error {
 	if m == nil {
 		return nil
 	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	return m.set(last)
 }

@@ -7,7 +7,9 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
@@ -101,6 +103,50 @@ func TestDamageInTheWALIsNoTornWrite(t *testing.T) {
 	}
 	if refused < 40 {
 		t.Errorf("%d refused, %d dropped of 80", refused, dropped)
+	}
+}
+
+// Raft cuts the log behind a snapshot in another goroutine than the one that appends.
+// The mark on the disk is never above the end of the log, nor another than in memory.
+func TestTheMarkHoldsWhileTheLogIsCut(t *testing.T) {
+	t.Parallel()
+	c := Config{DataDir: t.TempDir(), LogStore: LogWAL, Logger: hclog.NewNullLogger()}.withDefaults()
+	logs, stable, closeLog, err := openLog(&c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const entries = 400
+	cut := make(chan error)
+	var end atomic.Uint64
+	go func() {
+		var err error
+		for first := uint64(1); err == nil && end.Load() < entries; {
+			if to := end.Load() / 2; to >= first {
+				err = logs.DeleteRange(first, to)
+				first = to + 1
+			}
+			time.Sleep(50 * time.Microsecond)
+		}
+		cut <- err
+	}()
+	for i := uint64(1); i <= entries; i++ {
+		err = errors.Join(err, logs.StoreLog(&raft.Log{Index: i, Term: 3, Type: raft.LogCommand, Data: []byte("x")}))
+		end.Store(i)
+	}
+	if err = errors.Join(err, <-cut); err != nil {
+		t.Fatal(err)
+	}
+	if at, err := stable.GetUint64([]byte(markKey)); err != nil || at != logs.mark.at || at > entries {
+		t.Errorf("the mark is %d, in memory %d, of %d entries: %v", at, logs.mark.at, entries, err)
+	}
+	if err := closeLog(); err != nil {
+		t.Fatal(err)
+	}
+	if logs, _, closeLog, err = openLog(&c); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(logs.verify(entries/2), closeLog()); err != nil {
+		t.Error(err)
 	}
 }
 
