@@ -34,7 +34,9 @@ func (n *network) gossip(node, addr string, dead <-chan struct{}) (*transport, e
 		return nil, err
 	}
 	t := &transport{n: n, node: node, addr: addr, ln: ln, dead: dead, packets: make(chan *memberlist.Packet, packetQueue), streams: make(chan net.Conn), end: make(chan struct{})}
+	n.mu.Lock() // others send to it from now on
 	ln.packets = t.packets
+	n.mu.Unlock()
 	go t.accept()
 	return t, nil
 }
