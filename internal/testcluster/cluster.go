@@ -104,7 +104,7 @@ func (c *Cluster) WaitReady(ctx context.Context, nodes ...*Node) error {
 func (c *Cluster) Leader(ctx context.Context) (*Node, error) {
 	for {
 		for _, n := range c.Nodes {
-			if !n.Running() || n.paused {
+			if !n.Running() || n.paused.Load() {
 				continue
 			}
 			s, err := n.Status(ctx)
@@ -112,7 +112,7 @@ func (c *Cluster) Leader(ctx context.Context) (*Node, error) {
 				continue
 			}
 			for _, l := range c.Nodes {
-				if l.Name == s.Leader && l.Running() && !l.paused {
+				if l.Name == s.Leader && l.Running() && !l.paused.Load() {
 					return l, nil
 				}
 			}
@@ -127,7 +127,7 @@ func (c *Cluster) Leader(ctx context.Context) (*Node, error) {
 func (c *Cluster) WaitVoter(ctx context.Context, name string) error {
 	for {
 		for _, n := range c.Nodes {
-			if !n.Running() || n.paused {
+			if !n.Running() || n.paused.Load() {
 				continue
 			}
 			s, err := n.Status(ctx)

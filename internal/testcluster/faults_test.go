@@ -173,7 +173,7 @@ func TestEmptyDirectoryUnderNewName(t *testing.T) {
 // live returns n, or another node of c when n does not run.
 func (n *Node) live(c *Cluster) *Node {
 	for _, o := range append([]*Node{n}, c.Nodes...) {
-		if o.Running() && !o.paused {
+		if o.Running() && !o.paused.Load() {
 			return o
 		}
 	}

@@ -76,7 +76,7 @@ func (l *Load) write(n int, id, content string) {
 	body := fmt.Appendf(nil, `{"data":{"content":%q}}`, content)
 	for end, try := time.Now().Add(writeLimit), 0; time.Now().Before(end); try++ {
 		node := l.cluster.Nodes[(n+try)%len(l.cluster.Nodes)]
-		if !node.Running() || node.paused {
+		if !node.Running() || node.paused.Load() {
 			time.Sleep(time.Millisecond) // all of them may be away
 			continue
 		}
@@ -127,7 +127,7 @@ func (l *Load) Verify(ctx context.Context) (Report, error) {
 		return r, fmt.Errorf("testcluster: %d wrong answers, the first: %s", len(l.odd), l.odd[0])
 	}
 	for _, n := range l.cluster.Nodes {
-		if !n.Running() || n.paused {
+		if !n.Running() || n.paused.Load() {
 			continue
 		}
 		stored, err := n.Records(ctx, l.path)
@@ -231,7 +231,7 @@ func (c *Cluster) hashes(ctx context.Context) ([]Hash, error) {
 	errs := make([]error, len(c.Nodes))
 	var wg sync.WaitGroup
 	for i, n := range c.Nodes {
-		if n.Running() && !n.paused {
+		if n.Running() && !n.paused.Load() {
 			wg.Go(func() { hashes[i], errs[i] = n.Hash(ctx, s.Revision) })
 		}
 	}

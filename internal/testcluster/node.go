@@ -30,9 +30,13 @@ type Node struct {
 	cluster *Cluster
 	host    host // nil: loopback
 	place   atomic.Pointer[place]
-	cmd     *exec.Cmd
-	exited  chan struct{}
-	paused  bool
+	process atomic.Pointer[process] // the last one; nil before the first; others ask while it is replaced
+	paused  atomic.Bool
+}
+
+type process struct {
+	cmd    *exec.Cmd
+	exited chan struct{} // closed behind its end
 }
 
 // Status is what `quinto cluster status --json` prints.
@@ -76,18 +80,19 @@ func (n *Node) Start(flags ...string) error {
 	if n.cluster.opt.NodeFlags != nil {
 		args = append(args, n.cluster.opt.NodeFlags(n)...)
 	}
-	n.cmd = exec.Command(cmp.Or(n.Binary, n.cluster.opt.Binary), args...)
-	n.cmd.Dir = n.cluster.opt.WorkDir
-	n.cmd.Env = append(os.Environ(), n.cluster.opt.Env...)
-	n.cmd.Stdout, n.cmd.Stderr = logFile, logFile
-	if err := n.run(n.cmd); err != nil {
+	p := &process{exec.Command(cmp.Or(n.Binary, n.cluster.opt.Binary), args...), make(chan struct{})}
+	p.cmd.Dir = n.cluster.opt.WorkDir
+	p.cmd.Env = append(os.Environ(), n.cluster.opt.Env...)
+	p.cmd.Stdout, p.cmd.Stderr = logFile, logFile
+	if err := n.run(p.cmd); err != nil {
 		return err
 	}
-	n.exited, n.paused = make(chan struct{}), false
-	go func(cmd *exec.Cmd, exited chan struct{}) {
-		_ = cmd.Wait()
-		close(exited)
-	}(n.cmd, n.exited)
+	n.paused.Store(false)
+	n.process.Store(p)
+	go func() {
+		_ = p.cmd.Wait()
+		close(p.exited)
+	}()
 	return nil
 }
 
@@ -121,15 +126,16 @@ func (n *Node) Log() string {
 }
 
 // PID of the process, for measurements.
-func (n *Node) PID() int { return n.cmd.Process.Pid }
+func (n *Node) PID() int { return n.process.Load().cmd.Process.Pid }
 
 // Running reports whether the process lives (a paused one does).
 func (n *Node) Running() bool {
-	if n.exited == nil {
+	p := n.process.Load()
+	if p == nil {
 		return false
 	}
 	select {
-	case <-n.exited:
+	case <-p.exited:
 		return false
 	default:
 		return true
@@ -139,10 +145,11 @@ func (n *Node) Running() bool {
 // ExitCode of a process that has ended; -1 while it runs, before the first one,
 // and when a signal ended it.
 func (n *Node) ExitCode() int {
-	if n.exited == nil || n.Running() {
+	p := n.process.Load()
+	if p == nil || n.Running() {
 		return -1
 	}
-	return n.cmd.ProcessState.ExitCode()
+	return p.cmd.ProcessState.ExitCode()
 }
 
 // Kill ends the process with SIGKILL and waits for its end.
@@ -155,31 +162,32 @@ func (n *Node) end(sig syscall.Signal, limit time.Duration) error {
 	if !n.Running() {
 		return nil
 	}
-	if n.paused && sig != syscall.SIGKILL {
+	if n.paused.Load() && sig != syscall.SIGKILL {
 		_ = n.Resume()
 	}
-	if err := n.cmd.Process.Signal(sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
+	p := n.process.Load()
+	if err := p.cmd.Process.Signal(sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return err
 	}
 	select {
-	case <-n.exited:
+	case <-p.exited:
 		return nil
 	case <-time.After(limit):
-		_ = n.cmd.Process.Kill()
+		_ = p.cmd.Process.Kill()
 		return fmt.Errorf("testcluster: %s did not end within %s of %s", n.Name, limit, sig)
 	}
 }
 
 // Pause stops the process with SIGSTOP: alive for the kernel, dead for peers.
 func (n *Node) Pause() error {
-	n.paused = true
-	return n.cmd.Process.Signal(syscall.SIGSTOP)
+	n.paused.Store(true)
+	return n.process.Load().cmd.Process.Signal(syscall.SIGSTOP)
 }
 
 // Resume lets a paused process go on.
 func (n *Node) Resume() error {
-	n.paused = false
-	return n.cmd.Process.Signal(syscall.SIGCONT)
+	n.paused.Store(false)
+	return n.process.Load().cmd.Process.Signal(syscall.SIGCONT)
 }
 
 // URL of a path below the API's version prefix: URL("/buckets").
