@@ -123,7 +123,7 @@ func (n *Node) WriteError() error { return n.health.writes() }
 func (n *Node) watch() {
 	tick := time.NewTicker(watchTick)
 	defer tick.Stop()
-	hung := time.Now()
+	hang := hang{looked: time.Now(), since: time.Now()}
 	var space error
 	var looked, handed time.Time
 	for {
@@ -149,9 +149,11 @@ func (n *Node) watch() {
 			refusal = n.cfg.Events.trouble()
 		}
 		stalled := n.stall()
-		if stalled == nil {
-			hung = time.Now()
-		} else if time.Since(hung) > n.cfg.StallExit-n.cfg.StallTimeout {
+		lasts, stopped := hang.look(time.Now(), stalled != nil, n.cfg.StallTimeout)
+		if stopped {
+			continue
+		}
+		if lasts > n.cfg.StallExit-n.cfg.StallTimeout {
 			n.halt(fmt.Errorf("%w; the disk does not come back", stalled))
 			return
 		}
@@ -165,6 +167,21 @@ func (n *Node) watch() {
 			n.goRun(func() { n.giveUp("no space", refusal) })
 		}
 	}
+}
+
+// hang measures how long the disk hangs, by looks at it.
+type hang struct{ looked, since time.Time }
+
+// look returns for how long all looks have found the disk hanging. A pause of more than
+// limit between two looks is no fault of the disk: the process, or its whole machine, was
+// stopped in an append, which may end in the next moment. The measure begins again then.
+func (h *hang) look(now time.Time, hangs bool, limit time.Duration) (lasts time.Duration, stopped bool) {
+	stopped = now.Sub(h.looked) > limit
+	h.looked = now
+	if stopped || !hangs {
+		h.since = now
+	}
+	return now.Sub(h.since), stopped
 }
 
 // judge puts the findings in force and logs their changes.
