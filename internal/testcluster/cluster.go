@@ -33,9 +33,17 @@ type Options struct {
 
 // Cluster is a set of nodes that share an INI file.
 type Cluster struct {
-	Nodes []*Node
+	Nodes []*Node // Add appends; a load beside it asks all
 	INI   string
 	opt   Options
+	mu    sync.Mutex
+}
+
+// all returns the nodes, to a goroutine beside that of the test.
+func (c *Cluster) all() []*Node {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.Nodes
 }
 
 // Secret is the userid_hmac_secret of every test cluster.
@@ -75,7 +83,9 @@ func (c *Cluster) Add(name string) (*Node, error) {
 		return nil, err
 	}
 	n.Dir = filepath.Join(c.opt.Dir, fmt.Sprintf("%s-%d", name, len(c.Nodes)))
+	c.mu.Lock()
 	c.Nodes = append(c.Nodes, n)
+	c.mu.Unlock()
 	return n, os.MkdirAll(n.Dir, 0o700)
 }
 

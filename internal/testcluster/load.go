@@ -75,7 +75,8 @@ const writeLimit = 2 * time.Minute
 func (l *Load) write(n int, id, content string) {
 	body := fmt.Appendf(nil, `{"data":{"content":%q}}`, content)
 	for end, try := time.Now().Add(writeLimit), 0; time.Now().Before(end); try++ {
-		node := l.cluster.Nodes[(n+try)%len(l.cluster.Nodes)]
+		nodes := l.cluster.all()
+		node := nodes[(n+try)%len(nodes)]
 		if !node.Running() || node.paused.Load() {
 			time.Sleep(time.Millisecond) // all of them may be away
 			continue
@@ -126,7 +127,7 @@ func (l *Load) Verify(ctx context.Context) (Report, error) {
 	if len(l.odd) > 0 {
 		return r, fmt.Errorf("testcluster: %d wrong answers, the first: %s", len(l.odd), l.odd[0])
 	}
-	for _, n := range l.cluster.Nodes {
+	for _, n := range l.cluster.all() {
 		if !n.Running() || n.paused.Load() {
 			continue
 		}
