@@ -93,8 +93,8 @@ race-small: ## a quarter of them, others at each commit; SEED=n repeats a run
 .PHONY: conformance
 conformance: build ## the same requests to real Kinto and to quinto must get equal answers, also while leaders are killed
 	@venv="$$(scripts/lib/tools.sh venv)"; set -x; \
-	  $(CONFORMANCE) --kinto-venv "$$venv" --generate 120; \
-	  $(CONFORMANCE) --kinto-venv "$$venv" --generate 30 --sample 25 --nodes 3 --kill-every 4s
+	  $(CONFORMANCE) --kinto-venv "$$venv" --generate 90; \
+	  $(CONFORMANCE) --kinto-venv "$$venv" --generate 25 --sample 20 --nodes 3 --kill-every 4s
 
 .PHONY: conformance-all
 conformance-all: build ## the same at length: both backends of Kinto, 1,200 random sequences on each, and on three nodes
@@ -212,8 +212,8 @@ fuzz: ## every fuzz target for FUZZTIME (2m)
 	scripts/lib/fuzz.sh $(FUZZTIME)
 
 .PHONY: fuzz-small
-fuzz-small: ## four fuzz targets, others at each commit, for ten seconds each
-	scripts/lib/fuzz.sh 10s ./... 4 $(SEED)
+fuzz-small: ## three fuzz targets, others at each commit, for ten seconds each
+	scripts/lib/fuzz.sh 10s ./... 3 $(SEED)
 
 .PHONY: restore
 restore: build ## what kinto.js sees of a restore from a backup

@@ -84,6 +84,7 @@ func dropRow(t *testing.T, c Config, path string) {
 // A node whose state is not that of the others takes itself out of service and does
 // not come back by a restart; one command lets it get everything from the others.
 func TestDivergedNodeStandsDownAndIsRebuilt(t *testing.T) {
+	t.Parallel()
 	nodes := trio(t, func(c *Config) { c.CompareInterval = 100 * time.Millisecond })
 	l := leaderOf(t, nodes...)
 	mustPut(t, l, "first")

@@ -72,6 +72,7 @@ func TestFounderThatMissedTheMomentAdopts(t *testing.T) {
 }
 
 func TestClusterRestartsWithAllAddressesChanged(t *testing.T) {
+	t.Parallel()
 	if raceDetector {
 		t.Skip("a race inside raft, see raceDetector")
 	}

@@ -202,6 +202,7 @@ func gossipPackets() map[string][]byte {
 }
 
 func TestHostileBytesOnTheGossipPort(t *testing.T) {
+	t.Parallel()
 	for name, secure := range map[string]bool{"plaintext": false, "encrypted": true} {
 		t.Run(name, func(t *testing.T) {
 			var s *secret
@@ -246,6 +247,7 @@ func TestHostileBytesOnTheGossipPort(t *testing.T) {
 
 // Whoever has no key, an old key or another label learns of nobody and is known to nobody.
 func TestGossipWithoutTheKey(t *testing.T) {
+	t.Parallel()
 	s, foreign := newSecret(t), newSecret(t)
 	log := &lines{}
 	member := testConfig(t, "member")

@@ -8,6 +8,7 @@ import (
 // A leader that is cut off has a new node in its own configuration, and nowhere else. A
 // node that is told that it was admitted by it asks nobody again, and waits for ever.
 func TestNobodyIsAdmittedByAConfigurationThatIsNotCommitted(t *testing.T) {
+	t.Parallel()
 	nodes := trio(t, nil)
 	l := leaderOf(t, nodes...)
 	rest := others(l, nodes)

@@ -58,6 +58,7 @@ func TestMemoryNodeServesAndIsSingleOnly(t *testing.T) {
 }
 
 func TestThreeNodesFormWriteReadAndReport(t *testing.T) {
+	t.Parallel()
 	nodes := trio(t, nil)
 	l := leaderOf(t, nodes...)
 	for i := range 20 {
@@ -117,6 +118,7 @@ func TestThreeNodesFormWriteReadAndReport(t *testing.T) {
 }
 
 func TestLeaderDiesAnotherTakesOverAndTheOldCatchesUp(t *testing.T) {
+	t.Parallel()
 	nodes := trio(t, func(c *Config) {
 		c.SnapshotEntries, c.TrailingEntries = 40, 64
 		c.SnapshotInterval = 100 * time.Millisecond
@@ -152,6 +154,7 @@ func TestLeaderDiesAnotherTakesOverAndTheOldCatchesUp(t *testing.T) {
 }
 
 func TestPartitionedLeaderConfirmsNothing(t *testing.T) {
+	t.Parallel()
 	nodes := trio(t, nil)
 	l := leaderOf(t, nodes...)
 	mustPut(t, l, "a")
@@ -222,6 +225,7 @@ func TestTransferOnShutdownLosesNothing(t *testing.T) {
 }
 
 func TestFourthNodeJoinsAndIsPromoted(t *testing.T) {
+	t.Parallel()
 	nodes := trio(t, nil)
 	l := leaderOf(t, nodes...)
 	mustPut(t, l, "a")
@@ -256,6 +260,7 @@ func TestFourthNodeJoinsAndIsPromoted(t *testing.T) {
 }
 
 func TestLostDiskUnderAKnownNameIsRefused(t *testing.T) {
+	t.Parallel()
 	nodes := trio(t, nil)
 	l := leaderOf(t, nodes...)
 	mustPut(t, l, "a")

@@ -182,6 +182,7 @@ func (h *hangingLog) StoreLogs(logs []*raft.Log) error {
 }
 
 func TestLeaderWithAHungDiskIsReplacedAndComesBack(t *testing.T) {
+	t.Parallel()
 	logs := map[string]*hangingLog{}
 	nodes := trio(t, func(c *Config) {
 		c.StallTimeout = 400 * time.Millisecond
@@ -215,6 +216,7 @@ func TestLeaderWithAHungDiskIsReplacedAndComesBack(t *testing.T) {
 }
 
 func TestWritesAreRefusedBelowTheReserve(t *testing.T) {
+	t.Parallel()
 	var free atomic.Uint64
 	free.Store(1 << 40)
 	c := testConfig(t, "solo")

@@ -11,6 +11,7 @@ import (
 )
 
 func TestProposeAnywhere(t *testing.T) {
+	t.Parallel()
 	nodes := trio(t, nil)
 	ctx := context.Background()
 	for i, n := range nodes {

@@ -311,6 +311,7 @@ func TestTLSOnAPlaintextPort(t *testing.T) {
 
 // Forwarding, reads on followers and a failover work over TLS as over plaintext.
 func TestClusterOverTLS(t *testing.T) {
+	t.Parallel()
 	s := newSecret(t)
 	nodes := secureTrio(t, s, io.Discard)
 	l := leaderOf(t, nodes...)
@@ -334,6 +335,7 @@ func TestClusterOverTLS(t *testing.T) {
 
 // A node with a certificate joins; it gets its vote; a removed one is cut off.
 func TestJoinAndRemovalUnderTLS(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("long")
 	}
@@ -435,6 +437,7 @@ func load(t *testing.T, nodes []*testNode) (stop func() int64) {
 // All certificates, the authority by a bundle of two, and the gossip key are
 // replaced while writes go on through all nodes, and none fails.
 func TestRotationUnderLoad(t *testing.T) {
+	t.Parallel()
 	s := newSecret(t)
 	log := &lines{}
 	nodes := trio(t, func(c *Config) {
@@ -541,6 +544,7 @@ func write(t testing.TB, path string, text []byte) {
 
 // Settings that change answers are compared with the leader's, by mark only.
 func TestDifferingSettingsAreNamed(t *testing.T) {
+	t.Parallel()
 	s := newSecret(t)
 	log := &lines{}
 	nodes := trio(t, func(c *Config) {

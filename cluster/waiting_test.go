@@ -31,6 +31,7 @@ func tellsOf(t *testing.T, n *testNode, parts ...string) {
 
 // A node that finds no cluster does not wait in silence.
 func TestNodeThatFindsNoClusterSaysWhy(t *testing.T) {
+	t.Parallel()
 	t.Run("nobody there", func(t *testing.T) {
 		c := testConfig(t, "alone")
 		var log bytes.Buffer

@@ -257,6 +257,7 @@ func TestStrangersOnTheClusterPortDoNoHarm(t *testing.T) {
 }
 
 func TestForeignClustersDoNotMix(t *testing.T) {
+	t.Parallel()
 	nodes := trio(t, nil)
 	c := testConfig(t, "lone")
 	n := startNode(t, c)
@@ -301,6 +302,7 @@ func TestForeignClustersDoNotMix(t *testing.T) {
 }
 
 func TestSecondNodeOfANameIsRefused(t *testing.T) {
+	t.Parallel()
 	nodes := trio(t, nil)
 	c := nodes[1].cfg
 	c.DataDir = filepath.Join(t.TempDir(), "twin")

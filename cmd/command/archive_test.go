@@ -330,6 +330,7 @@ func TestArchiveOfTheFutureHoldsNothingUp(t *testing.T) {
 // The file system with the archives hangs, and with it what writes there: a node that is
 // told to stop does.
 func TestPlaceThatHangsDoesNotKeepANode(t *testing.T) {
+	t.Parallel()
 	n := alone(t, filepath.Join(t.TempDir(), "archives"))
 	hang := make(chan struct{})
 	defer close(hang)

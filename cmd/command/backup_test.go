@@ -96,6 +96,7 @@ func bad(t *testing.T, want int, text string, args ...string) {
 // life is told so. (D6 of the design: with the indexes of the old log the first
 // writes of the new one would be acknowledged and skipped.)
 func TestBackupBecomesACluster(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	ini := filepath.Join(dir, "k.ini")
 	if err := config.WriteDefault(ini); err != nil {

@@ -191,6 +191,7 @@ func TestBadWires(t *testing.T) {
 // Two nodes from the command line, protected on all ports, whose settings differ:
 // status names the setting, and a wrong one is never shown by its value.
 func TestProtectedClusterFromTheCommandLine(t *testing.T) {
+	t.Parallel()
 	dir := certificates(t, "n1", "n2")
 	ports := []string{freePort(t), freePort(t), freePort(t), freePort(t)}
 	ini := func(name, more string) string {

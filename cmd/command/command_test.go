@@ -339,6 +339,7 @@ func freePort(t *testing.T) string {
 // Three nodes by their flags are one service: what one takes all show, and their
 // content is the same.
 func TestThreeNodes(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	ini := filepath.Join(dir, "k.ini")
 	if err := config.WriteDefault(ini); err != nil {

@@ -54,6 +54,7 @@ func whoIs(t *testing.T, url, name, password string) string {
 
 // create-user works on a stopped node and on a running one, and replaces.
 func TestCreateUser(t *testing.T) {
+	t.Parallel()
 	ini := accountsFile(t, "kinto.includes = kinto.plugins.accounts\n")
 	dir := filepath.Join(t.TempDir(), "data")
 	create := func(want int, input string, args ...string) string {

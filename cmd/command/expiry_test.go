@@ -34,6 +34,7 @@ func (*tokens) Authenticate(_ context.Context, authorization string, _ fsm.Reade
 
 // Credentials that end by themselves, of which no change tells, end the stream.
 func TestStreamEndsWithTheCredentials(t *testing.T) {
+	t.Parallel()
 	revoked.Store(false)
 	url, records, _ := liveNode(t, "multiauth.policies = basicauth tokens\nmultiauth.policy.tokens.use = test.tokens\n")
 	do(t, 200, "alice", "PATCH", url+"buckets/b", `{"permissions":{"read":["tokens:tina"]}}`)

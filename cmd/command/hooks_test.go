@@ -17,6 +17,7 @@ import (
 // The operator sees what a webhook does, and stops, tries and repeats it, through the
 // node's folder; the secret is shown nowhere.
 func TestHooksByCommand(t *testing.T) {
+	t.Parallel()
 	var taken, status atomic.Int32
 	status.Store(204)
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {

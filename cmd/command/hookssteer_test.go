@@ -34,6 +34,7 @@ func hookedNode(t *testing.T, srv, settings string) (*program, string) {
 // The admin principal steers listeners over HTTP; who may only look, and everybody
 // else, does not.
 func TestHooksAreSteeredOverHTTP(t *testing.T) {
+	t.Parallel()
 	var status, hooked atomic.Int32
 	status.Store(204)
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

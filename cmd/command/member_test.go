@@ -63,6 +63,7 @@ func halfARequest(t *testing.T, base string) {
 // The life of a cluster by commands: status, members, transfer, demote, promote,
 // remove, forget, recover.
 func TestMembersByCommand(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	ini := filepath.Join(dir, "k.ini")
 	if err := config.WriteDefault(ini); err != nil {
