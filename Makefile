@@ -30,7 +30,7 @@ CONFORMANCE = $(call script,conformance) --quinto $(BIN) --seed $(SEED)
 STEPS ?= lint vet unit race-small \
   conformance conformance-plugins-small \
   clients tutorials restore s3 demo-small import-small \
-  faults-small corruption-small faults-notify-small upgrade-small sim-small \
+  faults-small corruption-small faults-notify-small streams-small upgrade-small sim-small \
   fuzz-small schemathesis-small
 # Where goroutines meet most: of these packages the samples take some tests at each commit.
 CORE := ./cluster ./fsm ./cmd/command ./api/resource
@@ -178,6 +178,16 @@ faults-notify: build notify-tools ## the leader killed 20 times between a delive
 .PHONY: faults-notify-small
 faults-notify-small: build notify-tools ## the same with three kills
 	$(call script,notify) --quinto $(BIN) --kills 3 --seed $(SEED)
+
+.PHONY: streams
+streams: build ## live streams must show what GETs say, while permissions change at random (docs/results/streams.md)
+	@venv="$$(scripts/lib/tools.sh venv)"; set -x; \
+	  "$$venv/bin/python" -B scripts/lib/live/compare.py --quinto $(BIN) --seed $(SEED) --runs 20 --seconds 12 --out docs/results/streams.md
+
+.PHONY: streams-small
+streams-small: build ## one run of them, another one at each commit
+	@venv="$$(scripts/lib/tools.sh venv)"; set -x; \
+	  "$$venv/bin/python" -B scripts/lib/live/compare.py --quinto $(BIN) --seed $(SEED) --seconds 8
 
 .PHONY: notify-tools
 notify-tools:
