@@ -1,10 +1,12 @@
 """Three quinto processes on loopback, each ended by its own id."""
 
+import contextlib
 import os
 import random
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 
 import requests
@@ -153,3 +155,21 @@ class Cluster:
         for node in self.nodes:
             if node.process is not None:
                 node.wait(STOP_SECONDS)
+
+
+@contextlib.contextmanager
+def serving(binary, settings):
+    """Three nodes that are ready, in a folder of their own, until they are killed."""
+    with tempfile.TemporaryDirectory(prefix="quinto-") as folder:
+        cluster = Cluster(os.path.abspath(binary), folder, settings, free_ports(9))
+        try:
+            for node in cluster.nodes:
+                cluster.start(node)
+            cluster.wait_ready(*cluster.nodes)
+            yield cluster
+        finally:
+            cluster.kill()
+
+
+# What both live tests set: users by name and password, who may create buckets.
+OPEN_TO_ALL = ["kinto.userid_hmac_secret = live", "multiauth.policies = basicauth", "kinto.bucket_create_principals = system.Authenticated"]

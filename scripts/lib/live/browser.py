@@ -13,7 +13,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 import urllib.parse
@@ -23,7 +22,7 @@ import requests
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(HERE, "..", "demo"))
 
-from nodes import Cluster, free_ports  # noqa: E402
+import nodes  # noqa: E402
 
 EXAMPLE = os.path.join(HERE, "..", "..", "..", "docs", "examples", "live")
 AUTH = ("alice", "secret")
@@ -110,8 +109,7 @@ def serving(cluster, what):
 def play(cluster, browser, kills):
     pages = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Reports))
     threading.Thread(target=pages.serve_forever, daemon=True).start()
-    nodes = ",".join(f"http://{node.http}" for node in cluster.nodes)
-    query = urllib.parse.urlencode({"nodes": nodes, "collection": COLLECTION, "user": ":".join(AUTH)})
+    query = urllib.parse.urlencode({"nodes": ",".join(f"http://{node.http}" for node in cluster.nodes), "collection": COLLECTION, "user": ":".join(AUTH)})
     url = f"http://127.0.0.1:{pages.server_port}/test.html?{query}"
     profile = os.path.join(cluster.folder, "browser")
     with open(os.path.join(cluster.folder, "browser.log"), "wb") as log:
@@ -152,16 +150,8 @@ def main():
     parser.add_argument("--browser", required=True)
     parser.add_argument("--kills", type=int, default=3)
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="quinto-live-") as folder:
-        settings = ["kinto.userid_hmac_secret = live", "multiauth.policies = basicauth", "kinto.bucket_create_principals = system.Authenticated"]
-        cluster = Cluster(os.path.abspath(options.quinto), folder, settings, free_ports(9))
-        try:
-            for node in cluster.nodes:
-                cluster.start(node)
-            cluster.wait_ready(*cluster.nodes)
-            play(cluster, options.browser, options.kills)
-        finally:
-            cluster.kill()
+    with nodes.serving(options.quinto, nodes.OPEN_TO_ALL) as cluster:
+        play(cluster, options.browser, options.kills)
 
 
 if __name__ == "__main__":

@@ -16,14 +16,13 @@ import json
 import os
 import random
 import sys
-import tempfile
 import threading
 import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(HERE, "..", "demo"))
 
-from nodes import Cluster, free_ports  # noqa: E402
+import nodes  # noqa: E402
 
 CALL_SECONDS = 60  # while another leader is elected too
 SETTLE_SECONDS = 60
@@ -274,16 +273,8 @@ def main():
     options = parser.parse_args()
     equal, results = True, []
     for seed in range(options.seed, options.seed + options.runs):
-        with tempfile.TemporaryDirectory(prefix="quinto-compare-") as folder:
-            settings = ["kinto.userid_hmac_secret = compare", "multiauth.policies = basicauth", "kinto.bucket_create_principals = system.Authenticated"]
-            cluster = Cluster(os.path.abspath(options.quinto), folder, settings, free_ports(9))
-            try:
-                for node in cluster.nodes:
-                    cluster.start(node)
-                cluster.wait_ready(*cluster.nodes)
-                good, result = play(cluster, seed, options.seconds)
-            finally:
-                cluster.kill()
+        with nodes.serving(options.quinto, nodes.OPEN_TO_ALL) as cluster:
+            good, result = play(cluster, seed, options.seconds)
         equal &= good
         results.append(result)
     if options.out:
